@@ -1,0 +1,77 @@
+"""What a source of episodes is, and how it turns a seed into random draws."""
+
+from typing import Literal, Protocol, runtime_checkable
+from zlib import crc32
+
+import numpy as np
+import torch
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError
+
+Split = Literal["train", "test"]
+
+
+@runtime_checkable
+class EpisodeData(Protocol):
+    """A source of episodes. Anything with these members can be trained on; no base class is needed.
+
+    Attributes:
+        action_names: one name for each action, or for each number of a continuous action.
+        action_dim: the last axis of an episode's actions.
+        frame_shape: (channels, height, width)
+    """
+
+    @property
+    def action_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def action_dim(self) -> int: ...
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]: ...
+
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        num_observed: int,
+        num_predicted: int,
+        seed: int,
+        split: Split = "train",
+        device: torch.device | str = "cpu",
+    ) -> Episodes:
+        """Draw episodes of num_observed + num_predicted steps, at least one of them observed.
+
+        Stateless: the same arguments give the same episodes bit for bit, and the global random state is
+        neither read nor changed, so a resumed training sees the batches that it would have seen.
+        """
+        ...
+
+
+def seeded_generator(seed: int, purpose: str) -> torch.Generator:
+    """A generator on the CPU whose stream is unrelated to that of every other seed and purpose."""
+    check_whole(0, seed=seed)
+    # Neighbouring seeds give related Mersenne Twister streams unless they are mixed first.
+    mixed = np.random.SeedSequence([seed, crc32(purpose.encode())]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
+
+def check_split(split: str) -> None:
+    """Raise ConfigError unless the split is "train" or "test"."""
+    if split not in ("train", "test"):
+        raise ConfigError(f"split: expected 'train' or 'test', got {split!r}")
+
+
+def check_whole(minimum: int, **numbers: int) -> None:
+    """Raise ConfigError for the first of these that is not a whole number of at least `minimum`."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ConfigError(f"{name}: expected a whole number of at least {minimum}, got {value!r}")
+
+
+def check_request(batch_size: int, num_observed: int, num_predicted: int, split: str) -> None:
+    """Raise ConfigError for the first argument of `EpisodeData.sample` that no source can answer."""
+    check_whole(1, batch_size=batch_size, num_observed=num_observed)
+    check_whole(0, num_predicted=num_predicted)
+    check_split(split)

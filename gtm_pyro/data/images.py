@@ -1,0 +1,177 @@
+"""Images to walk on: finding and reading them, and cutting small squares out of them."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gtm_pyro.data.base import Split
+from gtm_pyro.errors import ImagesError, MissingDependencyError
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
+# A cut below this standard deviation over its pixels, in units of the grey range, is drawn again: a black sky
+# looks the same everywhere and says nothing about place.
+MINIMUM_CONTRAST = 0.05
+_MAXIMUM_ROUNDS = 20
+
+# In the wheel of scikit-image, and so here without a download. No photograph serves both splits.
+_PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "astronaut.png",
+        "rocket.jpg",
+        "motorcycle_left.png",
+        "retina.jpg",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+    ),
+    "test": ("chelsea.png", "coffee.png"),
+}
+
+
+def photographs(split: Split) -> list[Path]:
+    """The colour photographs that scikit-image bundles: six to train on, a cat and a coffee to test on.
+
+    Raises:
+        MissingDependencyError: scikit-image is not installed.
+    """
+    spec = find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError(
+            "the default photographs come with scikit-image: pip install scikit-image"
+        )
+    folder = Path(spec.origin).parent / "data"
+    return [folder / name for name in _PHOTOGRAPHS[split]]
+
+
+def find_images(directory: str | os.PathLike[str]) -> list[Path]:
+    """Files with an image's suffix in a folder and the folders below it, sorted; others, and hidden ones, are
+    ignored.
+
+    Raises:
+        ImagesError: the folder is missing, is no folder, cannot be read, or holds no image.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        came = "got a file" if directory.exists() else "there is nothing"
+        raise ImagesError(f"images: expected a folder of images at {directory}, {came}")
+
+    def refuse(error: OSError) -> None:
+        raise ImagesError(f"images: folder {error.filename} cannot be read ({error.strerror})") from error
+
+    found = []
+    count = 0
+    for folder, _, names in os.walk(directory, onerror=refuse):
+        count += len(names)
+        found += [Path(folder, n) for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
+    if not found:
+        came = f"none of its {count} files has an image's suffix" if count else "it is empty"
+        raise ImagesError(f"images: expected a folder of images at {directory}, {came}")
+    return sorted(found)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """One image upright in RGB, shape (height, width, 3), uint8. Grey becomes RGB; transparency is dropped.
+
+    Raises:
+        ImagesError: the file cannot be read, is no image, is cut short, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ImagesError(f"images: {path}: expected 8 bits a channel, got mode {image.mode}")
+            # Palettes with transparency lose it with a warning unless they pass through RGBA.
+            upright = ImageOps.exif_transpose(image.convert("RGBA") if image.mode == "P" else image)
+            return np.asarray(upright.convert("RGB"))
+    except ImagesError:
+        raise
+    # Pillow's decoders raise errors of many kinds for damaged files.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnidentifiedImageError):
+            reason = "its content is no known image format"
+        raise ImagesError(f"images: {path} cannot be read as an image ({reason})") from error
+
+
+def cut_images(paths: Sequence[Path], cuts_per_image: int, size: int, seed: int) -> np.ndarray:
+    """Square cuts of every image, area-averaged to size x size pixels.
+
+    One cut an image is its largest centred square. More are squares at random places, of random sides between
+    three times `size` (or the short side, if that is less) and the short side, with a contrast of at least
+    MINIMUM_CONTRAST; an image without enough such squares gives those of highest contrast. An image's cuts
+    depend on its own name and the seed, not on the other images.
+
+    Returns:
+        Shape (len(paths) * cuts_per_image, 3, size, size), uint8.
+
+    Raises:
+        ImagesError: a file cannot be read, or is smaller than `size` pixels.
+    """
+
+    def cut(path: Path) -> np.ndarray:
+        pixels = read_image(path)
+        height, width = pixels.shape[:2]
+        if min(height, width) < size:
+            raise ImagesError(f"images: {path}: expected at least {size}x{size} pixels, got {width}x{height}")
+        if cuts_per_image == 1:
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            square = pixels[top : top + side, left : left + side]
+            corner = np.zeros(1, np.int64)
+            return average_squares(square, corner, corner, np.array([side]), size)
+        rng = np.random.default_rng([seed, crc32(path.name.encode())])
+        return _random_squares(pixels, cuts_per_image, size, rng)
+
+    cuts = np.concatenate([cut(path) for path in paths])
+    return np.ascontiguousarray(cuts.transpose(0, 3, 1, 2))
+
+
+def average_squares(
+    pixels: np.ndarray, top: np.ndarray, left: np.ndarray, side: np.ndarray, size: int
+) -> np.ndarray:
+    """Area averages of squares of an image, each divided into size x size parts along whole pixels.
+
+    Args:
+        pixels: shape (height, width, 3), uint8
+        top, left, side: in pixels, shape (number,), int64, with side >= size
+
+    Returns:
+        Shape (number, size, size, 3), uint8, rounded to the nearest.
+    """
+    # A summed-area table gives every sum by four look-ups; differences of uint32 survive its overflow.
+    height, width, channels = pixels.shape
+    table = np.zeros((height + 1, width + 1, channels), np.uint32)
+    inner = table[1:, 1:]
+    np.cumsum(pixels, axis=0, dtype=np.uint32, out=inner)
+    np.cumsum(inner, axis=1, out=inner)
+    edges = side[:, None] * np.arange(size + 1) // size
+    corners = table[(top[:, None] + edges)[:, :, None], (left[:, None] + edges)[:, None, :]]
+    sums = corners[:, 1:, 1:] - corners[:, :-1, 1:] - corners[:, 1:, :-1] + corners[:, :-1, :-1]
+    lengths = np.diff(edges)
+    areas = (lengths[:, :, None] * lengths[:, None, :])[..., None]
+    averages: np.ndarray = (sums + areas // 2) // areas
+    return averages.astype(np.uint8)
+
+
+def _random_squares(pixels: np.ndarray, number: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    longest = min(height, width)
+    cuts: list[np.ndarray] = []
+    contrasts: list[np.ndarray] = []
+    for _ in range(_MAXIMUM_ROUNDS):
+        side = rng.integers(min(3 * size, longest), longest, endpoint=True, size=number)
+        top = rng.integers(0, height - side, endpoint=True)
+        left = rng.integers(0, width - side, endpoint=True)
+        cuts.append(average_squares(pixels, top, left, side, size))
+        contrasts.append(np.sqrt(cuts[-1].var(axis=(1, 2), dtype=np.float64).mean(-1)) / 255)
+        if sum(int((contrast >= MINIMUM_CONTRAST).sum()) for contrast in contrasts) >= number:
+            break
+    # Capped, so that among good cuts the order of drawing stands and high contrast is not preferred.
+    capped = np.minimum(np.concatenate(contrasts), MINIMUM_CONTRAST)
+    return np.concatenate(cuts)[np.argsort(-capped, kind="stable")[:number]]

@@ -1,0 +1,41 @@
+"""Exceptions that users meet. Each carries one line that says what was expected and what came."""
+
+
+class GTMPyroError(Exception):
+    """Base of every error that a user's input, files or machine can cause; the command line prints it and exits with 2."""
+
+
+class EpisodesError(GTMPyroError, ValueError):
+    """Frames, actions or poses with a wrong shape, length, type or value, or a damaged shard."""
+
+
+class ImagesError(GTMPyroError, ValueError):
+    """A folder of images that is missing, empty, unreadable or holds a file that is no image."""
+
+
+class MemoryReadError(GTMPyroError, ValueError):
+    """A memory read that cannot be answered: too many neighbours, an empty memory, keys of another dimension."""
+
+
+class ConfigError(GTMPyroError, ValueError):
+    """An unknown experiment, class or field, or a value outside its range."""
+
+
+class RunFolderError(GTMPyroError):
+    """A run folder that is missing, not empty, half-written or from another model."""
+
+
+class CheckpointError(GTMPyroError):
+    """A checkpoint that could not be written or read; the last good one is kept."""
+
+
+class DeviceError(GTMPyroError, ValueError):
+    """A device that this machine does not have."""
+
+
+class NonFiniteLossError(GTMPyroError, ArithmeticError):
+    """The loss or a gradient became NaN or infinite; the last good checkpoint is kept."""
+
+
+class MissingDependencyError(GTMPyroError, ImportError):
+    """An optional package is needed; the message holds the install command."""

@@ -1,0 +1,408 @@
+"""ImageNavigation: walks against a plain step-by-step reference, images, seeds and bad input."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gtm_pyro.data import EpisodeData, ImageNavigation, walks
+from gtm_pyro.data.images import MINIMUM_CONTRAST, average_squares, photographs
+from gtm_pyro.errors import ConfigError, EpisodesError, ImagesError
+
+MOVES = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0), "stay": (0, 0)}
+
+
+def walk_step_by_step(start, actions, size):
+    """Where each action leads, one step after the other, and whether any was stopped by a wall."""
+    (x, y), path, stopped = start, [], False
+    for action in actions:
+        dx, dy = MOVES[walks.ACTION_NAMES[action]]
+        stopped |= not (0 <= x + dx < size and 0 <= y + dy < size)
+        x, y = min(max(x + dx, 0), size - 1), min(max(y + dy, 0), size - 1)
+        path.append((x, y))
+    return path, stopped
+
+
+def crop_of(world, x, y, data):
+    top, left = y * data.stride, x * data.stride
+    return world[:, top : top + data.crop_size, left : left + data.crop_size]
+
+
+def save_images(folder: Path, number: int, size=(40, 50)) -> list[np.ndarray]:
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for _ in range(number)]
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageNavigation:
+    return ImageNavigation()
+
+
+@pytest.mark.parametrize(("size", "steps"), [(2, 1), (2, 37), (3, 2), (9, 300), (5, 64), (12, 129)])
+def test_walled_walks_equal_the_loop(size, steps):
+    generator = torch.Generator().manual_seed(steps)
+    actions = walks.draw_actions(20, steps, 2.0, generator)
+    start = torch.randint(size, (20, 2), generator=generator)
+    positions = walks.walled_positions(start, walks.displacements()[actions], size)
+    expected = [
+        walk_step_by_step(s, a, size)[0] for s, a in zip(start.tolist(), actions.tolist(), strict=True)
+    ]
+    assert positions.dtype == torch.int64 and positions.tolist() == [
+        [list(p) for p in path] for path in expected
+    ]
+
+
+@pytest.mark.parametrize("size", [2, 3, 9])
+def test_walks_without_walls_turn_back_at_the_edge(size):
+    generator = torch.Generator().manual_seed(size)
+    drawn = walks.draw_actions(20, 200, 2.0, generator)
+    start = torch.randint(size, (20, 2), generator=generator)
+    positions = walks.folded_positions(start, walks.displacements()[drawn], size)
+    taken = walks.actions_between(start, positions)
+    for s, a, p in zip(start.tolist(), taken.tolist(), positions.tolist(), strict=True):
+        path, stopped = walk_step_by_step(s, a, size)
+        assert [list(cell) for cell in path] == p and not stopped
+    # Only the direction may turn: vertical moves stay vertical, and staying stays staying.
+    axis = torch.tensor([0, 0, 1, 1, 2])
+    assert torch.equal(axis[taken], axis[drawn]) and not torch.equal(taken, drawn)
+
+
+@pytest.mark.parametrize("walls", [True, False])
+def test_an_episode_is_a_walk_on_its_image(walls):
+    data = ImageNavigation(walls=walls)
+    episodes = data.sample(8, num_observed=64, num_predicted=32, seed=5, split="test")
+    assert isinstance(data, EpisodeData)
+    assert episodes.frames.shape == (8, 96, 3, 8, 8) and episodes.actions.shape == (8, 96, 5)
+    assert episodes.num_observed == 64 and episodes.worlds.shape == (8, 3, 32, 32)
+    assert torch.equal(episodes.actions.sum(-1), torch.ones(8, 96))
+    assert (episodes.actions[:, 0, walks.STAY] == 1).all()
+    assert torch.equal(episodes.poses[:, 0], torch.full((8, 2), 4.0))
+    for b in range(8):
+        path, stopped = walk_step_by_step((4, 4), episodes.actions[b].argmax(-1).tolist(), 9)
+        assert episodes.poses[b].tolist() == [[float(x), float(y)] for x, y in path]
+        assert walls or not stopped
+        for t, (x, y) in enumerate(path):
+            assert torch.equal(episodes.frames[b, t], crop_of(episodes.worlds[b], x, y, data))
+
+
+def test_other_sizes():
+    data = ImageNavigation(positions=4, crop_size=6, stride=5)
+    episodes = data.sample(2, num_observed=30, num_predicted=10, seed=0)
+    assert data.image_size == 21 and data.frame_shape == (3, 6, 6)
+    assert episodes.worlds.shape == (2, 3, 21, 21) and episodes.poses.max() == 3 and episodes.poses.min() == 0
+    x, y = episodes.poses[1, 20].int().tolist()
+    assert torch.equal(episodes.frames[1, 20], crop_of(episodes.worlds[1], x, y, data))
+
+
+def test_actions_are_uniform_and_repeated():
+    """False alarm below 1e-5 in all: eight bounds, each five standard errors wide."""
+    actions = walks.draw_actions(400, 3000, 2.0, torch.Generator().manual_seed(0))
+    # Neighbours differ when a run ends, once in three steps, and the next run is of another action: 4 / 15.
+    changes = (actions[:, 1:] != actions[:, :-1]).float().mean().item()
+    assert changes == pytest.approx(4 / 15, abs=5 * (4 / 15 / 1.2e6) ** 0.5)
+    # An action's share over 400,000 runs; as their lengths differ its standard error is 1.11 times a coin's.
+    shares = torch.bincount(actions.flatten(), minlength=5) / actions.numel()
+    assert shares.tolist() == pytest.approx([0.2] * 5, abs=5 * 1.11 * (0.16 / 4e5) ** 0.5)
+    # Poisson, not geometric: the first run has one step with probability exp(-2), the next differs in 4 of 5.
+    alone = (
+        walks.draw_actions(20000, 2, 2.0, torch.Generator().manual_seed(1)).diff(dim=1).ne(0).double().mean()
+    )
+    assert alone.item() == pytest.approx(0.8 * np.exp(-2), abs=5 * (0.108 * 0.892 / 20000) ** 0.5)
+    single = walks.draw_actions(400, 3000, 0.0, torch.Generator().manual_seed(0))
+    changes = (single[:, 1:] != single[:, :-1]).float().mean().item()
+    assert changes == pytest.approx(0.8, abs=5 * (0.16 / 1.2e6) ** 0.5)
+
+
+def test_a_default_episode_covers_the_measured_number_of_cells(data):
+    """256 steps visit 57.6 of 81 cells, deviation 7.3: 3 is 5.8 standard errors (false alarm 1e-8)."""
+    episodes = data.sample(200, num_observed=256, num_predicted=1, seed=0)
+    cells = (episodes.observed_poses @ torch.tensor([1.0, 9.0])).int()
+    assert np.mean([len(set(row)) for row in cells.tolist()]) == pytest.approx(57.6, abs=3)
+
+
+def test_seeds(data):
+    def draw(seed, split="train", source=data):
+        return source.sample(4, num_observed=20, num_predicted=5, seed=seed, split=split)
+
+    torch.manual_seed(0)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = draw(7)
+    assert torch.equal(torch.get_rng_state(), state) and np.array_equal(np.random.get_state()[1], numpy_state)
+    torch.manual_seed(1)
+    again = draw(7, source=ImageNavigation())
+    for name in ("frames", "actions", "poses", "worlds"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+    # Two batches of 4 walks of 24 free actions agree by chance with probability far below 1e-9.
+    assert not torch.equal(first.actions, draw(8).actions)
+    assert not torch.equal(first.actions, draw(7, "test").actions)
+    assert not torch.equal(ImageNavigation(image_seed=1).worlds("test"), data.worlds("test"))
+
+
+def test_photographs_are_split_by_file_and_have_contrast(data):
+    assert not set(photographs("train")) & set(photographs("test"))
+    assert data.worlds("train").shape == (6 * 256, 3, 32, 32) and data.worlds("test").shape == (
+        2 * 256,
+        3,
+        32,
+        32,
+    )
+    for split in ("train", "test"):
+        contrast = (data.worlds(split).double() / 255).var((2, 3), correction=0).mean(1).sqrt()
+        assert contrast.min() >= MINIMUM_CONTRAST - 1e-6
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_a_walk_in_chunks_is_the_whole_walk(data, one_hot):
+    episodes = data.sample(3, num_observed=10, num_predicted=5, seed=0, split="test")
+    actions = data.random_actions(3, 500, seed=1)
+    assert actions.shape == (3, 500, 5) and torch.equal(actions, data.random_actions(3, 500, seed=1))
+    if not one_hot:
+        actions = actions.argmax(-1)
+    whole = data.walk(actions, episodes.worlds, episodes.poses[:, -1])
+    assert whole.frames.shape == (3, 500, 3, 8, 8) and whole.poses.shape == (3, 500, 2)
+    start = episodes.poses[:, -1]
+    for chunk in actions.split(128, 1):
+        part = data.walk(chunk, episodes.worlds, start)
+        stop = sum(chunk.shape[1:2])
+        assert torch.equal(part.frames, whole.frames[:, :stop]) and torch.equal(
+            part.poses, whole.poses[:, :stop]
+        )
+        whole = type(whole)(whole.frames[:, stop:], whole.poses[:, stop:])
+        start = part.poses[:, -1]
+    again = data.walk(episodes.actions, episodes.worlds)
+    assert torch.equal(again.frames, episodes.frames) and torch.equal(again.poses, episodes.poses)
+
+
+def test_random_actions_without_walls_stay_on_the_image():
+    data = ImageNavigation(walls=False)
+    worlds = data.sample(2, num_observed=1, num_predicted=1, seed=0).worlds
+    start = torch.tensor([[0.0, 0.0], [8.0, 3.0]])
+    walk = data.walk(data.random_actions(2, 400, seed=0, start=start), worlds, start)
+    assert walk.poses.min() == 0 and walk.poses.max() == 8
+    steps = torch.tensor([[3, 3, 3], [4, 4, 3]])
+    with pytest.raises(EpisodesError, match=r"actions\[1, 2\]: expected a move that stays .* got 'right'"):
+        data.walk(steps, worlds, start)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"actions": torch.tensor([[0, 5]])}, r"actions\[0, 1\]: expected an index from 0 to 4, got 5"),
+        ({"actions": torch.rand(1, 2)}, r"actions: expected indices .* got torch.float32 of shape \(1, 2\)"),
+        ({"actions": torch.zeros(1, 2, 5)}, r"actions\[0, 0\]: expected one-hot"),
+        ({"actions": torch.zeros(1, 2, 4)}, r"actions: expected .* \(batch, steps, 5\)"),
+        ({"worlds": torch.zeros(1, 3, 30, 32)}, r"worlds: expected \(1, 3, 32, 32\), got \(1, 3, 30, 32\)"),
+        ({"start": torch.zeros(2, 2)}, r"start: expected \(1, 2\), got \(2, 2\)"),
+        ({"start": torch.tensor([[1.0, 9.0]])}, r"start\[0, 1\]: expected a whole cell from 0 to 8, got 9"),
+        ({"start": torch.tensor([[0.5, 1.0]])}, r"start\[0, 0\]: .* got 0.5"),
+        ({"start": torch.tensor([[0.0, float("nan")]])}, r"start\[0, 1\]: .* got nan"),
+    ],
+)
+def test_bad_walks(data, change, message):
+    given = {"actions": torch.tensor([[0, 1]]), "worlds": torch.zeros(1, 3, 32, 32)} | change
+    with pytest.raises(EpisodesError, match=message):
+        data.walk(**given)
+
+
+def test_squares_are_averaged_over_their_area():
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 60, 3)).astype(np.uint8)
+    cuts = average_squares(pixels, np.array([3, 10]), np.array([5, 0]), np.array([40, 57]), 8)
+    exact = pixels[3:43, 5:45].reshape(8, 5, 8, 5, 3).mean((1, 3))
+    assert np.abs(cuts[0] - exact).max() <= 0.5
+    # 57 = 8 * 7 + 1: the last part is 8 pixels long, the others 7.
+    assert cuts[1, 7, 0, 2] == round(pixels[10 + 49 : 10 + 57, 0:7, 2].mean())
+
+
+def test_a_folder_gives_centred_squares_split_by_file(tmp_path):
+    pictures = save_images(tmp_path, 8)
+    (tmp_path / "README.txt").write_text("not an image, and not taken for one")
+    (tmp_path / ".hidden.png").write_text("neither is this")
+    data = ImageNavigation(str(tmp_path))
+    assert len(data.worlds("train")) == 6 and len(data.worlds("test")) == 2
+    side, rows, left = 40, 40 * np.arange(33) // 32, 5
+    first = pictures[0][:, left : left + side]
+    expected = np.add.reduceat(np.add.reduceat(first, rows[:-1], 0, dtype=np.int64), rows[:-1], 1)
+    areas = np.diff(rows)[:, None] * np.diff(rows)[None]
+    expected = ((expected + areas[..., None] // 2) // areas[..., None]).transpose(2, 0, 1)
+    every = torch.cat([data.worlds("train"), data.worlds("test")]).numpy()
+    assert len(np.unique(every, axis=0)) == 8 and sum(np.array_equal(world, expected) for world in every) == 1
+    assert torch.equal(data.worlds("test"), ImageNavigation(str(tmp_path)).worlds("test"))
+    # Of the 28 splits of 8 files, ten seeds give more than one.
+    splits = {
+        ImageNavigation(str(tmp_path), image_seed=seed).worlds("test").numpy().tobytes() for seed in range(10)
+    }
+    assert len(splits) > 1
+
+
+def test_the_split_of_a_folder_leaves_one_on_each_side(tmp_path):
+    save_images(tmp_path, 3)
+    for fraction, tests in ((0.01, 1), (0.99, 2), (0.34, 1), (1.0, 3)):
+        assert len(ImageNavigation(str(tmp_path), test_fraction=fraction).worlds("test")) == tests
+    everything = ImageNavigation(str(tmp_path), test_fraction=1.0)
+    assert everything.sample(2, num_observed=2, num_predicted=1, seed=0, split="test").batch_size == 2
+    with pytest.raises(ConfigError, match="split: expected 'test'"):
+        everything.sample(2, num_observed=2, num_predicted=1, seed=0)
+
+
+def test_folders_below_and_every_kind_of_image(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "below").mkdir()
+    grey = rng.integers(0, 256, (32, 32)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "below" / "grey.PNG")
+    Image.fromarray(rng.integers(0, 256, (32, 32, 4)).astype(np.uint8), "RGBA").save(tmp_path / "rgba.png")
+    palette = Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).quantize(16)
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(tmp_path / "photo.jpeg")
+    Image.fromarray(grey > 99).save(tmp_path / "bits.gif")
+    worlds = ImageNavigation(str(tmp_path), test_fraction=1.0).worlds("test")
+    assert worlds.shape == (5, 3, 32, 32)
+    assert torch.equal(worlds[0], torch.from_numpy(grey).expand(3, 32, 32))
+
+
+def test_several_cuts_of_a_folders_images(tmp_path):
+    rng = np.random.default_rng(0)
+    half = np.zeros((150, 300, 3), np.uint8)
+    half[:, 200:] = rng.integers(0, 256, (150, 100, 3))
+    Image.fromarray(half).save(tmp_path / "half.png")
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "flat.png")
+    worlds = ImageNavigation(str(tmp_path), test_fraction=1.0, cuts_per_image=20).worlds("test")
+    assert worlds.shape == (40, 3, 32, 32)
+    assert (worlds[:20] == 90).all()  # nothing better is to be had there
+    assert (
+        (worlds[20:].double() / 255).var((2, 3), correction=0).mean(1).sqrt() >= MINIMUM_CONTRAST - 1e-6
+    ).all()
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+def a_text_file_named_png(folder: Path) -> None:
+    save_images(folder, 2)
+    (folder / "text.png").write_text("hello")
+
+
+def a_truncated_image(folder: Path) -> None:
+    save_images(folder, 3)
+    whole = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole[: len(whole) // 2])
+
+
+def a_truncated_photo(folder: Path) -> None:
+    save_images(folder, 2)
+    Image.open(folder / "0.png").save(folder / "2.jpg")
+    (folder / "2.jpg").write_bytes((folder / "2.jpg").read_bytes()[:1500])
+
+
+def an_empty_file(folder: Path) -> None:
+    save_images(folder, 2)
+    (folder / "2.jpg").touch()
+
+
+def only_text(folder: Path) -> None:
+    (folder / "README.txt").write_text("hello")
+
+
+def one_image(folder: Path) -> None:
+    save_images(folder, 1)
+
+
+def a_small_image(folder: Path) -> None:
+    save_images(folder, 3, size=(31, 50))
+
+
+def sixteen_bits(folder: Path) -> None:
+    save_images(folder, 2)
+    Image.fromarray(np.full((40, 40), 40000, np.uint16)).save(folder / "2.png")
+
+
+def a_dangling_link(folder: Path) -> None:
+    save_images(folder, 2)
+    (folder / "2.png").symlink_to(folder / "gone.png")
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (nothing, "it is empty"),
+        (only_text, "none of its 1 files has an image's suffix"),
+        (a_text_file_named_png, "text.png cannot be read as an image .*no known image format"),
+        (a_truncated_image, "1.png cannot be read as an image"),
+        (a_truncated_photo, "2.jpg cannot be read as an image .*truncated"),
+        (an_empty_file, "2.jpg cannot be read as an image"),
+        (a_dangling_link, "2.png cannot be read as an image .*No such file"),
+        (one_image, "expected at least two images .* got 0.png alone"),
+        (a_small_image, "0.png: expected at least 32x32 pixels, got 50x31"),
+        (sixteen_bits, "2.png: expected 8 bits a channel, got mode I"),
+    ],
+)
+def test_bad_folders_give_one_clear_line(tmp_path, fill, message):
+    fill(tmp_path)
+    with pytest.raises(ImagesError, match=message) as caught:
+        ImageNavigation(str(tmp_path))
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(ImagesError, match="there is nothing"):
+        ImageNavigation(str(tmp_path / "missing"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ImagesError, match="got a file"):
+        ImageNavigation(str(tmp_path / "file"))
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    save_images(tmp_path, 2)
+    scandir = os.scandir
+
+    # The super-user may read every folder, so a refusal must be played.
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ImagesError, match=r"locked cannot be read \(Permission denied\)"):
+        ImageNavigation(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"positions": 1}, "positions: expected at least 2"),
+        ({"crop_size": 0}, "crop_size: expected a whole number of at least 1, got 0"),
+        ({"stride": 1.5}, "stride: .* got 1.5"),
+        ({"cuts_per_image": 0}, "cuts_per_image: .* got 0"),
+        ({"mean_repeats": -1.0}, "mean_repeats: expected a number of at least 0, got -1.0"),
+        ({"mean_repeats": float("nan")}, "mean_repeats: .* got nan"),
+        ({"test_fraction": 0.0}, "test_fraction: expected over 0"),
+        ({"test_fraction": 0.5}, "test_fraction: expected 0.25 with the bundled photographs"),
+        ({"image_seed": -1}, "image_seed: .* got -1"),
+    ],
+)
+def test_fields_out_of_range(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        ImageNavigation(**fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: .* got 0"),
+        ({"num_observed": 0}, "num_observed: .* got 0"),
+        ({"num_predicted": -1}, "num_predicted: .* got -1"),
+        ({"seed": -1}, "seed: .* got -1"),
+        ({"split": "valid"}, "split: expected 'train' or 'test', got 'valid'"),
+    ],
+)
+def test_bad_samples(data, change, message):
+    with pytest.raises(ConfigError, match=message):
+        data.sample(**({"batch_size": 2, "num_observed": 3, "num_predicted": 1, "seed": 0} | change))
