@@ -1,0 +1,134 @@
+"""The Generative Temporal Model with Spatial Memory (Fraccaro et al. 2018), section 3."""
+
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from gtm_pyro.emissions import FrameDecoder, FrameEncoder
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.memory import DeferredValues, SpatialMemory
+from gtm_pyro.paths import TransitionPath
+from gtm_pyro.priors import MixturePrior
+from gtm_pyro.reading import Reading
+from gtm_pyro.transitions import Transition
+
+
+class Imagined(NamedTuple):
+    """What the model expects to see: states ``(*batch, time, state_dim)``, frames ``(*batch, time, C, H, W)``,
+    and for each step the number of the memory entry with the largest weight, ``(*batch, time)``."""
+
+    states: Tensor
+    frames: Tensor
+    entries: Tensor
+
+
+class GTMSM(PyroModule):
+    """p(x, z, s | a, v) = prod_t p(x_t | z_t) p(z_t | s_t, m) p(s_t | s_{t-1}, a_t): eq. (1), Fraccaro et al. 2018.
+
+    ==== ============================================ ========================================
+    site plates (episodes: dim -2, steps: dim -1)     event
+    ==== ============================================ ========================================
+    s    ``(batch, 1)``                               ``(T, state_dim)``, the whole path
+    z    ``(batch, scored steps)``                    ``(latent_dim,)``
+    x    ``(batch, scored steps)``, observed          ``(C, H, W)``
+    ==== ============================================ ========================================
+
+    The path covers memorisation and prediction: its first tau states are the memory's keys, the rest are the queries.
+
+    :param transition: p(s_t | s_{t-1}, a_t).
+    :param memory: an empty memory, which says how it is read.
+    :param prior: p(z_t | s_t, m).
+    :param encoder: q(z_t | x_t), which also makes the memory's values (section 3.3).
+    :param decoder: p(x_t | z_t).
+    :param reading: which steps are scored, and against which entries, when a call does not say.
+    :param initial_scale: standard deviation of s_1 about the origin: an agent that starts in a known place.
+    """
+
+    def __init__(
+        self,
+        transition: Transition,
+        memory: SpatialMemory | None = None,
+        prior: MixturePrior | None = None,
+        encoder: FrameEncoder | None = None,
+        decoder: FrameDecoder | None = None,
+        reading: Reading | None = None,
+        initial_scale: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.transition = transition
+        self.memory = memory or SpatialMemory()
+        self.prior = prior or MixturePrior()
+        self.encoder = encoder or FrameEncoder()
+        self.decoder = decoder or FrameDecoder()
+        self.reading = reading or Reading()
+        self.register_buffer("initial_loc", torch.zeros(transition.state_dim))
+        self.register_buffer("initial_scale", torch.tensor(float(initial_scale)))
+
+    def path(self, actions: Tensor) -> TransitionPath:
+        """p(s_{1:T} | a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+        initial = dist.Normal(self.initial_loc, self.initial_scale).to_event(1)
+        return TransitionPath(initial, self.transition, actions.unsqueeze(-3))
+
+    def remember(self, s: Tensor, frames: Tensor) -> SpatialMemory:
+        """The past encoder (section 3.3): writes states ``(*batch, tau, state_dim)`` with the encodings of their frames.
+
+        A frame is encoded when it is first retrieved: retrieval depends on states only.
+        """
+        return self.memory.write(s, DeferredValues(self.encoder.statistics, frames))
+
+    def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
+        reading = reading or self.reading
+        memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)
+        frames = episodes.frames[:, scored]
+        with pyro.plate("episodes", episodes.batch_size, dim=-2):
+            s = pyro.sample("s", self.path(episodes.actions)).squeeze(-3)
+            memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
+            read = memory.read(s[..., scored, :], reading.num_neighbors, reading.allowed(episodes))
+            with pyro.plate("steps", frames.shape[1], dim=-1):
+                z = pyro.sample("z", self.prior(read))
+                pyro.sample("x", self.decoder(z), obs=frames)
+
+    @torch.no_grad()
+    def regret(self, episodes: Episodes, path: TransitionPath, reading: Reading | None = None) -> Tensor:
+        """What the ELBO loses by weighing memory entries by place, in nats, ``(batch, scored steps)``.
+
+        max_k log N(z_t; z^(k)) - log p(z_t | s_t, m), with z_t the mean encoding: near 0 where the nearest entry is also
+        the one that looks most alike, and large for states that do not tell places apart. Needs no true pose.
+        """
+        reading = reading or self.reading
+        memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)
+        s = path.sample().squeeze(-3)
+        memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
+        prior = self.prior(memory.read(s[..., scored, :], reading.num_neighbors, reading.allowed(episodes)))
+        return prior.regret(self.encoder.statistics(episodes.frames[:, scored])["loc"])
+
+    def initialise(self, episodes: Episodes) -> None:
+        """Set starting values from frames and actions, where the transition knows how to."""
+        initialise = getattr(self.transition, "initialise", None)
+        if initialise is not None:
+            initialise(episodes.frames, episodes.actions)
+
+    @torch.no_grad()
+    def imagine(self, start: Tensor, memory: SpatialMemory, actions: Tensor, sample: bool = False) -> Imagined:
+        """Roll the model forward from actions alone: eq. (1) after the memorisation phase.
+
+        :param start: s_tau, ``(*batch, state_dim)``.
+        :param memory: what was remembered.
+        :param actions: ``(*batch, time, action_dim)``, the actions after step tau.
+        :param sample: draw z from p(z_t | s_t, m); otherwise z is the mean of the entry with the largest weight.
+        """
+        transition = self.transition
+        noise = transition.scale * torch.randn(
+            *actions.shape[:-1], transition.state_dim, dtype=start.dtype, device=start.device
+        )
+        # a rollout leaves the first action and the first noise alone: they led to where it starts
+        pad = [torch.cat([x[..., :1, :], x], -2) for x in (actions, noise)]
+        states = transition.rollout(start, *pad)[..., 1:, :]
+        read = memory.read(states)
+        prior = self.prior(read)
+        z = prior.sample() if sample else prior.heaviest.loc
+        return Imagined(states, self.decoder.frames(z), read.nearest_entry)

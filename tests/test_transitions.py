@@ -1,0 +1,145 @@
+"""Transitions: values and gradients against a step-by-step reference, and starting values from loops."""
+
+import pytest
+import torch
+
+from gtm_pyro.data import ImageNavigation
+from gtm_pyro.data.walks import walled_positions
+from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.loop_closure import close_loops, frame_changed, most_textured, moves_with_outcome
+from gtm_pyro.recurrence import unroll, unroll_plain
+from gtm_pyro.transitions import Translation, WalledTranslation
+
+BATCH, TIME = (3, 1), 17
+
+
+def inputs(state_dim: int = 2, action_dim: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    actions = torch.eye(action_dim, dtype=torch.float64)[torch.randint(action_dim, (*BATCH, TIME))]
+    start = torch.randn(*BATCH, state_dim, dtype=torch.float64)
+    noise = 0.1 * torch.randn(*BATCH, TIME, state_dim, dtype=torch.float64)
+    return start, actions, noise
+
+
+def gradients(path: torch.Tensor, wrt: list[torch.Tensor]) -> list[torch.Tensor]:
+    weights = torch.linspace(-1, 2, path.numel(), dtype=path.dtype).view_as(path)
+    return list(torch.autograd.grad((weights * path.sin()).sum(), wrt))
+
+
+@pytest.mark.parametrize("state_dim", [1, 2, 3])
+@pytest.mark.parametrize("kind", [Translation, WalledTranslation])
+def test_rollout_and_its_gradients_equal_the_plain_loop(kind: type[Translation], state_dim: int) -> None:
+    start, actions, noise = inputs(state_dim)
+    transition = kind(5, state_dim).double()
+    torch.nn.init.normal_(transition.displacement, std=0.7)
+    for tensor in (start, actions, noise):
+        tensor.requires_grad_()
+    wrt = [start, actions, noise, *(p for p in transition.parameters())]
+    fast, plain = transition.rollout(start, actions, noise), unroll_plain(transition.loc, start, actions, noise)
+    torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+    for one, other in zip(gradients(fast, wrt), gradients(plain, wrt), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_unroll_needs_no_quick_loop_and_works_without_gradients() -> None:
+    start, actions, noise = inputs()
+    transition = WalledTranslation(5).double()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            unroll(transition.loc, start, actions, noise), transition.rollout(start, actions, noise), rtol=1e-12, atol=1e-12
+        )
+        assert not transition.rollout(start, actions, noise).requires_grad
+
+
+def test_a_closed_gate_stops_and_an_open_one_is_a_translation() -> None:
+    start, actions, noise = inputs()
+    walled, free = WalledTranslation(5, open_bias=40.0).double(), Translation(5).double()
+    free.displacement.data.copy_(walled.displacement)
+    for layer in walled.gate_layers:
+        layer.weight.data.zero_()
+    torch.testing.assert_close(walled.rollout(start, actions, noise), free.rollout(start, actions, noise))
+    walled.gate_layers[-1].bias.data.fill_(-800.0)
+    still = walled.rollout(start, actions, torch.zeros_like(noise))
+    torch.testing.assert_close(still, start.unsqueeze(-2).expand_as(still))
+
+
+def test_the_step_density_is_normal_about_eq_4() -> None:
+    start, actions, _ = inputs()
+    transition = WalledTranslation(5, scale=0.2).double()
+    step = transition(start, actions[..., 1, :])
+    u = start + actions[..., 1, :] @ transition.displacement.t()
+    expected = start + (u - start) * torch.sigmoid(transition.gate_logit(u))
+    torch.testing.assert_close(step.mean, expected)
+    assert step.event_shape == (2,) and step.batch_shape == BATCH
+    torch.testing.assert_close(step.stddev, torch.full_like(expected, 0.2), rtol=1e-6, atol=0)
+
+
+def test_scale_must_be_positive_and_can_be_learnt() -> None:
+    with pytest.raises(ConfigError, match="scale: expected a positive number, got 0"):
+        Translation(5, scale=0)
+    assert "log_scale" in dict(Translation(5, learn_scale=True).named_parameters())
+    assert "log_scale" not in dict(Translation(5).named_parameters())
+
+
+@pytest.mark.parametrize("walls", [True, False])
+def test_loops_give_the_displacements_up_to_a_map_of_the_state_space(walls: bool) -> None:
+    episodes = ImageNavigation(walls=walls, cuts_per_image=16).sample(32, num_observed=1, num_predicted=127, seed=0)
+    best = most_textured(episodes.frames)
+    loops = close_loops(episodes.frames[best], episodes.actions[best], 2)
+    up, down, left, right, stay = loops.displacement.t()
+    torch.testing.assert_close(up, -down, rtol=0, atol=1e-3)
+    torch.testing.assert_close(left, -right, rtol=0, atol=1e-3)
+    assert stay.norm() == 0 and abs(up @ left) < 0.05 * up.norm() * left.norm()
+    assert loops.eigenvalues[1] < 1e-3 < 0.1 < loops.eigenvalues[2] and loops.num_loops > 1000
+
+
+def test_initialise_makes_a_walled_walk_right_from_frames_and_actions() -> None:
+    data = ImageNavigation(cuts_per_image=16)
+    seen = data.sample(48, num_observed=1, num_predicted=127, seed=1)
+    torch.manual_seed(1)
+    transition = WalledTranslation(5)
+    transition.initialise(seen.frames, seen.actions)
+    new = data.sample(8, num_observed=1, num_predicted=127, seed=2)
+    path = transition.rollout(torch.zeros(8, 2), new.actions, torch.zeros(8, 128, 2)).detach().flatten(0, 1)
+    design = torch.cat([path, torch.ones(len(path), 1)], -1)
+    assert new.poses is not None
+    poses = new.poses.flatten(0, 1)
+    error = design @ torch.linalg.lstsq(design, poses).solution - poses
+    assert error.square().sum(-1).mean().sqrt() < 0.3
+
+
+def test_initialise_can_leave_the_gate_open() -> None:
+    episodes = ImageNavigation(cuts_per_image=16).sample(32, num_observed=1, num_predicted=127, seed=0)
+    transition = WalledTranslation(5, initialise_gate=False)
+    transition.initialise(episodes.frames, episodes.actions)
+    assert transition.gate(torch.randn(100, 2)).min() > 0.7
+
+
+def test_places_that_were_tried_come_once_with_their_outcome() -> None:
+    frames = torch.tensor([0.0, 0.1, 0.2, 0.2, 0.1]).view(1, 5, 1, 1, 1)
+    actions = torch.eye(2)[torch.tensor([[1, 0, 0, 0, 1]])]
+    displacement = torch.tensor([[1.0, -1.0]])
+    assert frame_changed(frames).tolist() == [[False, True, True, False, True]]
+    target, reached, weight = moves_with_outcome(frames, actions, displacement)
+    torch.testing.assert_close(target, torch.tensor([[1.0], [2.0], [3.0]]))
+    assert reached.tolist() == [1.0, 1.0, 0.0]
+    torch.testing.assert_close(weight, torch.tensor([2**0.5, 1.0, 1.0]) / (2 + 2**0.5))
+
+
+def test_episodes_without_loops_or_moves_are_named() -> None:
+    torch.manual_seed(0)
+    actions = torch.eye(5)[torch.randint(5, (2, 8))]
+    with pytest.raises(EpisodesError, match="no two frames that look the same"):
+        close_loops(torch.rand(2, 8, 3, 4, 4), actions, 2)
+    with pytest.raises(EpisodesError, match="at least 2 that change the frame.*got 0"):
+        close_loops(torch.ones(2, 8, 3, 4, 4), actions, 2)
+
+
+def test_the_walk_of_the_data_agrees_with_a_hard_gate() -> None:
+    torch.manual_seed(3)
+    moves = torch.randint(-1, 2, (4, 40, 2))
+    moves[:, 0] = 0
+    path = [torch.full((4, 2), 4)]
+    for t in range(1, 40):
+        path.append((path[-1] + moves[:, t]).clamp(0, 8))
+    torch.testing.assert_close(walled_positions(torch.full((4, 2), 4), moves, 9), torch.stack(path, 1))
