@@ -76,7 +76,8 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> dist.TorchDistribution:
         """q(z_t | x_t), event shape ``(latent_dim,)``."""
-        return dist.Normal(**self.statistics(frames)).to_event(1)
+        q = self.statistics(frames)
+        return dist.Normal(q["loc"], q["scale"]).to_event(1)
 
 
 class FrameDecoder(nn.Module):

@@ -1,5 +1,6 @@
 """Transition densities p(s_t | s_{t-1}, a_t) of the state-space model."""
 
+import logging
 from collections.abc import Sequence
 
 import pyro.distributions as dist
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.loop_closure import close_loops, most_textured, moves_with_outcome
 from gtm_pyro.recurrence import unroll
+
+logger = logging.getLogger(__name__)
 
 
 class Transition(nn.Module):
@@ -81,10 +84,15 @@ class Translation(Transition):
     def initialise(self, frames: Tensor, actions: Tensor) -> None:
         """Start M where loops close, from frames ``(batch, time, C, H, W)`` and actions ``(batch, time, action_dim)`` alone.
 
-        :raises EpisodesError: no loop, or too few actions that move.
+        Where none closes, a warning is logged and M starts at random.
         """
         best = most_textured(frames)
-        self.displacement.copy_(close_loops(frames[best], actions[best], self.state_dim).displacement)
+        try:
+            displacement = close_loops(frames[best], actions[best], self.state_dim).displacement
+        except EpisodesError as error:
+            logger.warning("no starting values for the displacements, they start at random (%s)", error)
+            displacement = 0.1 * torch.randn_like(self.displacement)
+        self.displacement.copy_(displacement)
 
 
 class WalledTranslation(Translation):
@@ -109,27 +117,33 @@ class WalledTranslation(Translation):
     ) -> None:
         super().__init__(action_dim, state_dim, scale, learn_scale)
         sizes = [state_dim, *hidden, 1]
-        self.gate_layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        linear = [nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
+        layers: list[nn.Module] = [layer for hidden_layer in linear[:-1] for layer in (hidden_layer, nn.ReLU())]
+        self.gate_network = nn.Sequential(*layers, linear[-1])
         self.open_bias, self.initialise_gate = open_bias, initialise_gate
         self._open_gate()
 
     def _open_gate(self) -> None:
-        for layer in self.gate_layers:
+        for layer in self._gate_linear:
             layer.reset_parameters()
-        nn.init.constant_(self.gate_layers[-1].bias, self.open_bias)
+        nn.init.constant_(self._gate_linear[-1].bias, self.open_bias)
+
+    @property
+    def _gate_linear(self) -> list[nn.Linear]:
+        return [layer for layer in self.gate_network if isinstance(layer, nn.Linear)]
 
     def initialise(self, frames: Tensor, actions: Tensor, steps: int = 1000, learning_rate: float = 2e-2) -> None:
         """Start M where loops close and the gate where moves that changed no frame were tried.
 
-        The gate is fitted to those outcomes by ``steps`` of Adam; shapes and errors as in :meth:`Translation.initialise`.
+        The gate is fitted to those outcomes by ``steps`` of Adam; shapes as in :meth:`Translation.initialise`.
         """
         super().initialise(frames, actions)
         self._open_gate()
-        if not self.initialise_gate:
-            return
         best = most_textured(frames)
         target, outcome, weight = moves_with_outcome(frames[best], actions[best], self.displacement.detach())
-        optimiser = torch.optim.Adam(self.gate_layers.parameters(), learning_rate)
+        if not (self.initialise_gate and len(target)):
+            return
+        optimiser = torch.optim.Adam(self.gate_network.parameters(), learning_rate)
         with torch.enable_grad():
             for _ in range(steps):
                 optimiser.zero_grad()
@@ -140,9 +154,8 @@ class WalledTranslation(Translation):
 
     def gate_logit(self, s: Tensor) -> Tensor:
         """The logit of sigma_d at positions ``(..., state_dim)``, shape ``(..., 1)``."""
-        for layer in self.gate_layers[:-1]:
-            s = F.relu(F.linear(s, layer.weight, layer.bias))
-        return F.linear(s, self.gate_layers[-1].weight, self.gate_layers[-1].bias)
+        logit: Tensor = self.gate_network(s)
+        return logit
 
     def gate(self, s: Tensor) -> Tensor:
         """sigma_d(s) in (0, 1): 1 where the agent may go, 0 behind a wall; ``(..., state_dim)`` to ``(..., 1)``."""
@@ -158,7 +171,7 @@ class WalledTranslation(Translation):
     def _sequential(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
         # bare matrix products on time-first tensors: 15 us a step, where calls of modules take 60
         batch = start.shape[:-1]
-        layers = [(layer.weight.t(), layer.bias) for layer in self.gate_layers]
+        layers = [(layer.weight.t(), layer.bias) for layer in self._gate_linear]
         s = start.reshape(-1, self.state_dim)
         moves = self.moves(actions).expand(*batch, -1, -1).reshape(-1, actions.shape[-2], self.state_dim).transpose(0, 1)
         noises = noise.expand(*batch, -1, -1).reshape(-1, actions.shape[-2], self.state_dim).transpose(0, 1)

@@ -406,3 +406,20 @@ def test_fields_out_of_range(fields, message):
 def test_bad_samples(data, change, message):
     with pytest.raises(ConfigError, match=message):
         data.sample(**({"batch_size": 2, "num_observed": 3, "num_predicted": 1, "seed": 0} | change))
+
+
+def test_training_images_are_varied_and_test_images_are_not() -> None:
+    data = ImageNavigation(cuts_per_image=2)
+    plain = ImageNavigation(cuts_per_image=2, augment=False)
+    varied = data.sample(64, num_observed=1, num_predicted=1, seed=0).worlds
+    assert varied is not None
+    pool = data.worlds("train").float() / 255
+    same = (varied[:, None] == pool[None]).flatten(2).all(-1).any(-1)
+    assert same.float().mean() < 0.2
+    sums = {tuple(sorted(image.sum((-2, -1)).round(decimals=2).tolist())) for image in pool}
+    assert {tuple(sorted(image.sum((-2, -1)).round(decimals=2).tolist())) for image in varied} <= sums
+    for source, split in ((plain, "train"), (data, "test")):
+        worlds = source.sample(8, num_observed=1, num_predicted=1, seed=0, split=split).worlds
+        assert worlds is not None
+        pool = source.worlds(split).float() / 255
+        assert (worlds[:, None] == pool[None]).flatten(2).all(-1).any(-1).all()

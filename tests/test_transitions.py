@@ -55,10 +55,10 @@ def test_a_closed_gate_stops_and_an_open_one_is_a_translation() -> None:
     start, actions, noise = inputs()
     walled, free = WalledTranslation(5, open_bias=40.0).double(), Translation(5).double()
     free.displacement.data.copy_(walled.displacement)
-    for layer in walled.gate_layers:
+    for layer in walled._gate_linear:
         layer.weight.data.zero_()
     torch.testing.assert_close(walled.rollout(start, actions, noise), free.rollout(start, actions, noise))
-    walled.gate_layers[-1].bias.data.fill_(-800.0)
+    walled.gate_network[-1].bias.data.fill_(-800.0)
     still = walled.rollout(start, actions, torch.zeros_like(noise))
     torch.testing.assert_close(still, start.unsqueeze(-2).expand_as(still))
 
@@ -133,6 +133,14 @@ def test_episodes_without_loops_or_moves_are_named() -> None:
         close_loops(torch.rand(2, 8, 3, 4, 4), actions, 2)
     with pytest.raises(EpisodesError, match="at least 2 that change the frame.*got 0"):
         close_loops(torch.ones(2, 8, 3, 4, 4), actions, 2)
+
+
+def test_without_loops_a_transition_starts_at_random(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    transition = WalledTranslation(5)
+    transition.initialise(torch.rand(4, 8, 3, 4, 4), torch.eye(5)[torch.randint(5, (4, 8))])
+    assert "start at random" in caplog.text and "no two frames that look the same" in caplog.text
+    assert torch.isfinite(transition.displacement).all() and transition.displacement.abs().sum() > 0
 
 
 def test_the_walk_of_the_data_agrees_with_a_hard_gate() -> None:

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from gtm_pyro.data import walks
 from gtm_pyro.data.base import Split, check_request, check_split, check_whole, seeded_generator
-from gtm_pyro.data.images import cut_images, find_images, photographs
+from gtm_pyro.data.images import cut_images, find_images, photographs, vary
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError, ImagesError
 
@@ -44,6 +44,8 @@ class ImageNavigation:
         stride: pixels between neighbouring cells.
         cuts_per_image: square cuts taken from each image; 1 is the largest centred square, the default for a
             folder. The default for the photographs is 256 random ones.
+        augment: show training images with permuted colours and mirrored, 48 from one; the default for the
+            photographs, which are few, and not for a folder. Test images are never changed.
         test_fraction: share of a folder's images that are for testing, at least one on each side; with 1 all
             are. The photographs' split is fixed at 2 of 8.
         image_seed: seed of the split of a folder and of the random cuts.
@@ -67,6 +69,7 @@ class ImageNavigation:
         crop_size: int = 8,
         stride: int = 3,
         cuts_per_image: int | None = None,
+        augment: bool | None = None,
         test_fraction: float = 0.25,
         image_seed: int = 0,
     ) -> None:
@@ -92,6 +95,7 @@ class ImageNavigation:
         self.crop_size = crop_size
         self.stride = stride
         self.cuts_per_image = cuts_per_image
+        self.augment = images is None if augment is None else augment
         self.test_fraction = float(test_fraction)
         self.image_seed = image_seed
         self._pools: dict[Split, Tensor] = {}
@@ -144,6 +148,8 @@ class ImageNavigation:
         generator = seeded_generator(seed, split)
         pool = self.worlds(split)
         chosen = pool[torch.randint(len(pool), (batch_size,), generator=generator)]
+        if self.augment and split == "train":
+            chosen = vary(chosen, generator)
         worlds = chosen.to(device).to(torch.get_default_dtype()) / 255
         actions = walks.draw_actions(batch_size, num_observed + num_predicted, self.mean_repeats, generator)
         actions[:, 0] = walks.STAY

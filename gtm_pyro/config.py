@@ -1,0 +1,298 @@
+"""Experiments: declared in YAML, overridden by dotted options, checked in full, and only then turned into objects."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gtm_pyro.catalogue import did_you_mean, import_class
+from gtm_pyro.config_errors import describe
+from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
+from gtm_pyro.overrides import DEFAULT_LOSS, Raw, apply_overrides
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+    from pyro.infer import ELBO
+    from torch import nn
+
+    from gtm_pyro.data import EpisodeData
+    from gtm_pyro.episodes import Episodes
+    from gtm_pyro.stages import LearningRates, Stage
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What a trained model is measured on.
+
+    Args:
+        num_episodes: held-out episodes.
+        num_observed: steps that are memorised.
+        num_predicted: steps that are predicted from actions alone.
+        seed: of the episodes and of all draws.
+        posterior_episodes: episodes in posterior.nc, at most num_episodes.
+        posterior_samples: draws of each in posterior.nc.
+    """
+
+    num_episodes: int = 64
+    num_observed: int = 256
+    num_predicted: int = 256
+    seed: int = 0
+    posterior_episodes: int = 4
+    posterior_samples: int = 20
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or value < (0 if name == "seed" else 1):
+                raise ConfigError(f"evaluation.{name}: expected a whole number of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The objects that an experiment declares, ready to train or to evaluate."""
+
+    model: "nn.Module"
+    guide: "nn.Module"
+    data: "EpisodeData"
+    loss: "ELBO"
+    stages: "list[Stage]"
+    learning_rates: "LearningRates"
+    evaluation: EvaluationSettings
+    fields: Mapping[str, Any]
+
+    def held_out(self, device: Any = "cpu") -> "Episodes":
+        """The test episodes that `evaluation` asks for."""
+        asked = self.evaluation
+        return self.data.sample(
+            asked.num_episodes,
+            num_observed=asked.num_observed,
+            num_predicted=asked.num_predicted,
+            seed=asked.seed,
+            split="test",
+            device=device,
+        )
+
+
+class Config:
+    """A resolved experiment: every field has its value and every value has its type."""
+
+    def __init__(self, parser: "ArgumentParser", values: "Namespace") -> None:
+        self._parser, self._values = parser, values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def yaml(self) -> str:
+        """The text of config.yaml."""
+        return self._parser.dump(self._values, skip_unset=False)
+
+    def flat(self) -> dict[str, Any]:
+        """Every value by its dotted name."""
+        return _flatten(yaml.safe_load(self.yaml()))
+
+    def build(self) -> Experiment:
+        """Make the objects. Starting values depend on the field `seed` only.
+
+        Raises:
+            ConfigError: a class does not accept its arguments, or the parts do not fit each other.
+            GTMPyroError: what the classes themselves raise, for instance of a folder of images.
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self["seed"])
+            made = _guarded("experiment", lambda: self._parser.instantiate(self._values))
+            guide = _guarded("guide", lambda: made["guide"](made["model"]))
+        _check_parts(made["model"], made["data"])
+        built = ("model", "data", "loss", "stages", "learning_rates", "evaluation")
+        rest = {name: made[name] for name in FIELDS if name not in (*built, "guide")}
+        return Experiment(guide=guide, fields=rest, **{name: made[name] for name in built})
+
+
+FIELDS = {
+    "model": "the generative program",
+    "guide": "the inference program, made with the model as its first argument",
+    "data": "where episodes come from",
+    "loss": "one of Pyro's losses, Trace_ELBO for instance",
+    "stages": "the curriculum: a list in YAML, or the name of a YAML file that holds one",
+    "steps": "optimiser steps in all; the stages keep their shares (null: as declared in the stages)",
+    "learning_rates": "of Adam, before a cosine decay to 0",
+    "clip_norm": "largest norm of the gradient in nats a frame (null: no limit)",
+    "max_restarts": "how often a run that is stuck after its first stage may start again",
+    "seed": "of everything random",
+    "device": "cpu, cuda, cuda:1, ...",
+    "num_threads": "threads that torch computes with (null: torch's own choice)",
+    "checkpoint_every": "steps between checkpoints",
+    "log_every": "steps between lines of metrics.jsonl",
+    "evaluation": "what the trained model is measured on",
+}
+
+
+def experiments() -> dict[str, str]:
+    """The experiments that come with the library, and the first line of each."""
+    found = {}
+    for path in files("gtm_pyro.experiments").iterdir():
+        if path.name.endswith(".yaml"):
+            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            found[path.name.removesuffix(".yaml")] = first.lstrip("# ").rstrip(". ")
+    return dict(sorted(found.items()))
+
+
+def read_experiment(name: str) -> Raw:
+    """What an experiment's YAML says: one of the library's by name, or a file of yours.
+
+    Raises:
+        ConfigError: there is no such experiment or file, or it is no YAML mapping.
+    """
+    if name in experiments():
+        return _parse_yaml(name, files("gtm_pyro.experiments").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    path = Path(name)
+    if not (path.suffix in (".yaml", ".yml") or path.is_file()):
+        known = experiments()
+        raise ConfigError(
+            f"experiment: expected {' or '.join(known)} or a YAML file, got {name!r}{did_you_mean(name, known)}"
+        )
+    return _read_yaml(path)
+
+
+def read_run(path: Path) -> Raw:
+    """The config.yaml of a run.
+
+    Raises:
+        RunFolderError: it is missing or cut short.
+    """
+    if not path.is_file():
+        raise RunFolderError(f"{path}: expected the config of a run, there is no such file")
+    try:
+        return _read_yaml(path)
+    except ConfigError as error:
+        raise RunFolderError(str(error)) from None
+
+
+def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
+    """Check an experiment with its overrides, and fill in all defaults. Nothing is made yet.
+
+    Args:
+        raw: what its YAML says.
+        overrides: text by dotted name, {"data.walls": "false"} for instance.
+
+    Raises:
+        ConfigError: an unknown class or field, or a value of the wrong type.
+    """
+    overrides = overrides or {}
+    for name in (*raw, *(name.split(".")[0] for name in overrides)):
+        if name not in FIELDS:
+            raise ConfigError(f"{name}: no such field of an experiment{did_you_mean(name, FIELDS)}")
+    raw = apply_overrides(raw, overrides)
+    missing = [part for part in ("model", "guide", "data", "stages") if not raw.get(part)]
+    if missing:
+        raise ConfigError(f"{missing[0]}: expected in every experiment, got none")
+    parser = make_parser(import_class("data", raw["data"]["class_path"]))
+    try:
+        values = parser.parse_object(raw)
+    except GTMPyroError:
+        raise
+    except Exception as error:
+        raise ConfigError(describe(error)) from error
+    _make_paths_absolute(values["data"])
+    return Config(parser, values)
+
+
+def make_parser(data_type: Any, **keywords: Any) -> "ArgumentParser":
+    """The parser of an experiment's fields.
+
+    Args:
+        data_type: the class of the data, for any class with the right members will do.
+        keywords: of jsonargparse's ArgumentParser.
+    """
+    from jsonargparse import ArgumentParser
+    from jsonargparse.typing import NonNegativeInt, PositiveInt
+    from pyro.infer import ELBO
+    from torch import nn
+
+    from gtm_pyro.stages import LearningRates, Stage
+
+    # jsonargparse reports arguments that a new class does not share with the old one; that is what overrides are for
+    logging.getLogger("jsonargparse").setLevel(logging.ERROR)
+    parser = ArgumentParser(exit_on_error=False, **keywords)
+    types: dict[str, tuple[Any, Any]] = {
+        "model": (nn.Module, None),
+        "guide": (Callable[[nn.Module], nn.Module], None),
+        "data": (data_type, None),
+        "loss": (ELBO, {"class_path": DEFAULT_LOSS}),
+        "stages": (list[Stage], None),
+        "steps": (PositiveInt | None, None),
+        "learning_rates": (LearningRates, LearningRates()),
+        "clip_norm": (float | None, None),
+        "max_restarts": (NonNegativeInt, 3),
+        "seed": (NonNegativeInt, 0),
+        "device": (str, "cpu"),
+        "num_threads": (PositiveInt | None, None),
+        "checkpoint_every": (PositiveInt, 200),
+        "log_every": (PositiveInt, 20),
+        "evaluation": (EvaluationSettings, EvaluationSettings()),
+    }
+    for name, (kind, default) in types.items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=FIELDS[name])
+    return parser
+
+
+def _make_paths_absolute(data: "Namespace") -> None:
+    """A run folder must work from anywhere: paths in the data's arguments are kept whole."""
+    for name, value in (data.get("init_args") or {}).items():
+        if isinstance(value, str) and value and Path(value).exists():
+            data["init_args"][name] = str(Path(value).resolve())
+
+
+def _check_parts(model: Any, data: Any) -> None:
+    from gtm_pyro.data import EpisodeData
+
+    if not isinstance(data, EpisodeData):
+        members = "sample, action_names, action_dim and frame_shape"
+        raise ConfigError(f"data: expected a class with {members}, got {type(data).__name__}")
+    for owner, name in (("transition", "action_dim"), ("encoder", "frame_shape"), ("decoder", "frame_shape")):
+        mine = getattr(getattr(model, owner, None), name, None)
+        theirs = getattr(data, name)
+        if mine is not None and mine != theirs:
+            raise ConfigError(f"model.{owner}.{name}: expected {theirs} as the data has it, got {mine}")
+
+
+def _guarded(what: str, make: Callable[[], Any]) -> Any:
+    """Turn the errors of constructors that are called in the wrong way into one line."""
+    try:
+        return make()
+    except (GTMPyroError, OSError):
+        raise
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{what}: could not be made: {type(error).__name__}: {describe(error)}") from error
+
+
+def _read_yaml(path: Path) -> Raw:
+    try:
+        return _parse_yaml(str(path), path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: expected an experiment in YAML ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected an experiment in YAML, got a file that is no text") from None
+
+
+def _parse_yaml(source: str, text: str) -> Raw:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{source}: {where}not valid YAML: {problem}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{source}: expected the fields of an experiment, got {type(content).__name__}")
+    return content
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for name, inner in value.items() for k, v in _flatten(inner, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): value}

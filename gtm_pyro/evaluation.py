@@ -1,0 +1,255 @@
+"""The measures of a model, one definition each. Pixels are in [0, 1]; steps and poses of held-out episodes."""
+
+import io
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtm_pyro.alignment import Alignment, best_affine, best_similarity, root_mean_square
+from gtm_pyro.atomic import write_result
+from gtm_pyro.bounds import log_weights
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import EpisodesError
+from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
+
+LAST_STEPS = 32
+
+METRIC_NAMES = (
+    "retrieval_accuracy",
+    "retrieval_accuracy_last_32",
+    "visited_share",
+    "mse",
+    "mse_visited",
+    "mse_unvisited",
+    "mse_visited_sampled",
+    "reconstruction_mse",
+    "mean_frame_mse",
+    "reconstruction_mse_all",
+    "mean_frame_mse_all",
+    "localisation_rmse",
+    "localisation_rmse_similarity",
+    "localisation_rmse_last_32",
+    "elbo",
+    "iwae",
+    "kl_per_step",
+    "num_episodes",
+    "num_observed",
+    "num_predicted",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model did on held-out episodes. All tensors are on the CPU.
+
+    :param metrics: the numbers that :func:`evaluate` describes; NaN where one is not defined.
+    :param by_horizon: arrays ``(num_predicted,)``, entry h-1 for step tau + h; NaN where no step is of the kind.
+    :param episodes: what was evaluated on.
+    :param states: inferred, then imagined: ``(batch, T, state_dim)``.
+    :param predicted_frames: E[x | z], z the mean of the heaviest entry, ``(batch, num_predicted, C, H, W)``.
+    :param reconstructed_frames: E[x | z], z the encoder's mean for the true frame; same shape.
+    :param entries: number of the heaviest memory entry, ``(batch, num_predicted)``.
+    :param visited: whether the true cell was occupied while memorising, ``(batch, num_predicted)``; None without poses.
+    :param retrieved: whether the heaviest entry was written in the true cell, same shape; None without poses.
+    :param affine: states to poses; None without poses.
+    :param similarity: states to poses; None without poses or where their dimensions differ.
+    """
+
+    metrics: dict[str, float]
+    by_horizon: dict[str, np.ndarray]
+    episodes: Episodes
+    states: Tensor
+    predicted_frames: Tensor
+    reconstructed_frames: Tensor
+    entries: Tensor
+    visited: Tensor | None
+    retrieved: Tensor | None
+    affine: Alignment | None
+    similarity: Alignment | None
+
+    @property
+    def aligned_states(self) -> Tensor | None:
+        """States in pose units by the affine fit, ``(batch, T, pose_dim)``."""
+        return None if self.affine is None else self.affine(self.states)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the metrics as one flat JSON object, whole or not at all; NaN becomes null.
+
+        :raises RunFolderError: the file cannot be written.
+        """
+        plain = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        write_result(path, (json.dumps(plain, indent=2) + "\n").encode())
+
+    def save_by_horizon(self, path: str | os.PathLike[str]) -> None:
+        """Write the arrays by horizon as an NPZ file, whole or not at all.
+
+        :raises RunFolderError: the file cannot be written.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, **self.by_horizon)  # type: ignore[arg-type]
+        write_result(path, buffer.getvalue())
+
+
+@torch.no_grad()
+def evaluate(
+    model: EvaluatedModel,
+    guide: EvaluatedGuide,
+    episodes: Episodes,
+    *,
+    seed: int = 0,
+    cell_size: float = 1.0,
+    iwae_particles: int = 8,
+    iwae_episodes: int = 8,
+    chunk_size: int = 16,
+) -> Evaluation:
+    """Infer the states of the first tau steps, predict the others from actions alone, and measure.
+
+    The guide sees the first tau steps only, except for the two bounds, which score the predicted frames. Neither
+    the caller's random state nor the parameter store is changed.
+
+    A step is visited where its true cell was occupied while memorising; a cell is a pose rounded to a multiple of
+    ``cell_size``. Squared errors are means over pixels and steps, of predicted steps only:
+
+    * ``mse``, ``mse_visited``, ``mse_unvisited``: predicted frames, decoded from the mean of the heaviest memory entry;
+      ``mse_visited_sampled``: decoded from a draw of p(z | s, m).
+    * ``reconstruction_mse``: decoder(encoder mean) of the true frames of visited steps, the floor of ``mse_visited``;
+      ``mean_frame_mse``: the episode's mean memorised frame for the same steps. ``_all``: over all predicted steps.
+    * ``retrieval_accuracy``: share of visited steps whose heaviest entry was written in the true cell; ``_last_32``.
+    * ``visited_share``: share of predicted steps that are visited.
+    * ``localisation_rmse``: in pose units, all T steps, after the best affine fit over all episodes; ``_similarity``:
+      after the best similarity fit; ``_last_32``: the affine fit, over the last 32 predicted steps.
+    * ``elbo``, ``kl_per_step``, ``iwae``: nats a predicted frame, of log p(x_{tau+1:T} | x_{1:tau}, a); ``iwae`` is
+      ``elbo`` and the mean gain of ``iwae_particles`` over one particle on the first ``iwae_episodes`` episodes.
+
+    :param seed: of all draws.
+    :param cell_size: in pose units.
+    :param iwae_particles: 0 leaves ``iwae`` out.
+    :param chunk_size: episodes at a time; the draws depend on it.
+    :raises EpisodesError: episodes without a predicted step.
+    """
+    if not episodes.num_predicted:
+        raise EpisodesError(
+            f"num_observed: expected fewer than the {episodes.num_steps} steps, got {episodes.num_observed}"
+        )
+    with drawing(seed, episodes.device, model, guide):
+        starts = range(0, episodes.batch_size, chunk_size)
+        parts = [_predict(model, guide, episodes[i : i + chunk_size]) for i in starts]
+        bounds = [log_weights(model, guide, episodes[i : i + chunk_size]) for i in starts]
+        few = log_weights(model, guide, episodes[:iwae_episodes], iwae_particles) if iwae_particles else None
+    rolled = _Prediction(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
+    episodes = episodes.to("cpu")
+    poses, tau = episodes.poses, episodes.num_observed
+    visited = retrieved = affine = similarity = None
+    if poses is not None:
+        cells = torch.floor(poses / cell_size + 0.5).long()
+        visited, retrieved = visited_and_retrieved(cells[:, :tau], cells[:, tau:], rolled.entries)
+    metrics, by_horizon = _measures(episodes, rolled, visited, retrieved)
+    if poses is not None:
+        affine = best_affine(rolled.states, poses)
+        error = affine(rolled.states) - poses
+        metrics["localisation_rmse"] = root_mean_square(error)
+        metrics["localisation_rmse_last_32"] = root_mean_square(error[:, tau:][:, -LAST_STEPS:])
+        by_horizon["localisation_rmse"] = error[:, tau:].double().square().sum(-1).mean(0).sqrt().numpy()
+        if rolled.states.shape[-1] == poses.shape[-1]:
+            similarity = best_similarity(rolled.states, poses)
+            metrics["localisation_rmse_similarity"] = root_mean_square(similarity(rolled.states) - poses)
+    elbo = torch.cat([bound.total[0] for bound in bounds]).mean().item() / episodes.num_predicted
+    kl = torch.cat([bound.kl[0] for bound in bounds]).mean().item() / episodes.num_predicted
+    gain = math.nan if few is None else few.iwae_gain().mean().item() / episodes.num_predicted
+    metrics |= {"elbo": elbo, "iwae": elbo + gain, "kl_per_step": kl}
+    metrics |= {"num_episodes": episodes.batch_size, "num_observed": tau, "num_predicted": episodes.num_predicted}
+    return Evaluation(
+        metrics={name: metrics.get(name, math.nan) for name in METRIC_NAMES},
+        by_horizon=by_horizon,
+        episodes=episodes,
+        states=rolled.states,
+        predicted_frames=rolled.frames,
+        reconstructed_frames=rolled.reconstructed,
+        entries=rolled.entries,
+        visited=visited,
+        retrieved=retrieved,
+        affine=affine,
+        similarity=similarity,
+    )
+
+
+def visited_and_retrieved(observed: Tensor, predicted: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each predicted cell was occupied while memorising, and whether the chosen entry was written there.
+
+    :param observed: cells ``(batch, tau, pose_dim)``, whole numbers.
+    :param predicted: cells ``(batch, num_predicted, pose_dim)``.
+    :param entries: numbers of memory entries, ``(batch, num_predicted)``.
+    :returns: two boolean tensors ``(batch, num_predicted)``.
+    """
+    visited = torch.ones(*predicted.shape[:2], observed.shape[1], dtype=torch.bool, device=observed.device)
+    for axis in range(observed.shape[-1]):
+        visited &= predicted[:, :, None, axis] == observed[:, None, :, axis]
+    chosen = observed.gather(1, entries.unsqueeze(-1).expand(*entries.shape, observed.shape[-1]))
+    return visited.any(-1), (chosen == predicted).all(-1)
+
+
+class _Prediction(NamedTuple):
+    states: Tensor
+    frames: Tensor
+    reconstructed: Tensor
+    entries: Tensor
+    sampled_error: Tensor
+
+
+def _predict(model: EvaluatedModel, guide: EvaluatedGuide, episodes: Episodes) -> _Prediction:
+    observed = episodes.observed
+    s = guide.path(observed).sample().squeeze(-3)
+    memory = model.remember(s, observed.frames)
+    start, actions, frames = s[:, -1], episodes.predicted_actions, episodes.predicted_frames
+    rollout = model.imagine(start, memory, actions)
+    sampled = model.imagine(start, memory, actions, sample=True)
+    reconstructed = model.decoder.frames(model.encoder.statistics(frames)["loc"])
+    states = torch.cat([s, rollout.states], 1)
+    return _Prediction(states, rollout.frames, reconstructed, rollout.entries, _squared_error(sampled.frames, frames))
+
+
+def _squared_error(frames: Tensor, true: Tensor) -> Tensor:
+    """Mean over pixels, ``(batch, steps)``."""
+    return (frames - true).square().mean((-3, -2, -1))
+
+
+_Measures = tuple[dict[str, float], dict[str, np.ndarray]]
+
+
+def _measures(episodes: Episodes, rolled: _Prediction, visited: Tensor | None, retrieved: Tensor | None) -> _Measures:
+    """Everything that is a mean over some of the predicted steps, as one number and by horizon."""
+    true, everywhere = episodes.predicted_frames, torch.ones_like(rolled.entries, dtype=torch.bool)
+    known = everywhere if visited is None else visited
+    error = _squared_error(rolled.frames, true)
+    floor = _squared_error(rolled.reconstructed, true)
+    mean_frame = _squared_error(episodes.observed_frames.mean(1, keepdim=True), true)
+    means = {
+        "mse": (error, everywhere),
+        "reconstruction_mse_all": (floor, everywhere),
+        "mean_frame_mse_all": (mean_frame, everywhere),
+    }
+    if visited is not None and retrieved is not None:
+        means |= {
+            "mse_visited": (error, known),
+            "mse_unvisited": (error, ~known),
+            "mse_visited_sampled": (rolled.sampled_error, known),
+            "reconstruction_mse": (floor, known),
+            "mean_frame_mse": (mean_frame, known),
+            "retrieval_accuracy": (retrieved, known),
+            "visited_share": (visited, everywhere),
+        }
+    # a mean over no step is NaN
+    numbers = {name: float(value[chosen].double().mean()) for name, (value, chosen) in means.items()}
+    if retrieved is not None:
+        last = slice(-LAST_STEPS, None)
+        numbers["retrieval_accuracy_last_32"] = float(retrieved[:, last][known[:, last]].double().mean())
+    by_horizon = {
+        name: ((value.double() * chosen).sum(0) / chosen.sum(0)).numpy() for name, (value, chosen) in means.items()
+    }
+    return numbers, by_horizon

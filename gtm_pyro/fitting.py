@@ -1,0 +1,192 @@
+"""Fitting: stochastic variational inference through the stages of a curriculum.
+
+Every step is a function of the seed and the step's number only: its episodes and its noise are drawn from a
+seed made of both. So a run that was killed needs no random state to go on, and on the CPU, with the same
+number of threads, it ends in the same parameters, bit for bit.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO, Trace_ELBO
+from torch import nn
+
+from gtm_pyro.data.base import EpisodeData
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError, DeviceError
+from gtm_pyro.interrupts import StopSignals
+from gtm_pyro.learner import Learner
+from gtm_pyro.progress import Progress
+from gtm_pyro.randomness import callers_random_state, module_parameters, set_seed
+from gtm_pyro.restarts import check_has_regret
+from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.stages import LearningRates, Schedule, Stage
+from gtm_pyro.training import Training
+
+
+@dataclass
+class Run:
+    """What `fit` hands back.
+
+    Args:
+        out: the run folder, None if nothing was written.
+        metrics: the lines of metrics.jsonl.
+        steps: optimiser steps taken, those of abandoned attempts included.
+        restarts: how often the run was stuck and started again.
+    """
+
+    model: Any
+    guide: Any
+    data: EpisodeData
+    out: Path | None
+    metrics: list[dict[str, Any]]
+    steps: int
+    restarts: int
+
+    def posterior(self, episodes: Episodes, num_samples: int = 20, seed: int = 0) -> Any:
+        """An ArviZ tree of posterior and predictive draws; see `gtm_pyro.diagnostics.posterior`."""
+        from gtm_pyro.diagnostics import posterior  # here, for training needs none of its packages
+
+        names = self.data.action_names
+        return posterior(self.model, self.guide, episodes, num_samples, seed=seed, action_names=names)
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    data: EpisodeData,
+    *,
+    stages: Sequence[Stage],
+    steps: int | None = None,
+    loss: ELBO | None = None,
+    learning_rates: LearningRates | None = None,
+    clip_norm: float | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    out: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 200,
+    log_every: int = 20,
+    resume: bool = False,
+    max_restarts: int = 3,
+    progress: bool = True,
+) -> Run:
+    """Train a model and a guide together, in place, with Adam and one cosine decay over all stages.
+
+    Before its first step an attempt calls `model.initialise(episodes)`, where the model has it. The global
+    random state and Pyro's parameter store are left as they were.
+
+    Args:
+        model, guide: Pyro programs, called as `model(episodes, reading)`.
+        data: where episodes come from.
+        stages: the curriculum.
+        steps: the total of all stages, which keep their shares of it; by default as declared.
+        loss: one of Pyro's losses, by default `Trace_ELBO()`.
+        clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
+        seed: of the episodes and the noise of every step. The starting values are the caller's.
+        device: where to train; the model and the guide are moved there.
+        out: the run folder, for checkpoints, metrics.jsonl and TensorBoard; None writes nothing.
+        checkpoint_every, log_every: in steps. A checkpoint is also written after the last step.
+        resume: go on from the newest checkpoint in `out`; from the beginning if the run was killed before.
+        max_restarts: how often a run may start again after a stage left it stuck (`Stage.max_regret`).
+
+    Raises:
+        ConfigError, DeviceError: an argument out of its range; a device that is not there.
+        RunFolderError: `out` is in use, missing, or holds a run of another model or with other settings.
+        CheckpointError: a checkpoint could not be written or read; the last good one stays.
+        NonFiniteLossError: the loss or its gradient is not finite; no checkpoint is written of such a state.
+        Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
+    """
+    _check_count("seed", seed, least=0)
+    _check_count("checkpoint_every", checkpoint_every, least=1)
+    _check_count("log_every", log_every, least=1)
+    _check_count("max_restarts", max_restarts, least=0)
+    if clip_norm is not None and not clip_norm > 0:
+        raise ConfigError(f"clip_norm: expected a number over 0 or null, got {clip_norm}")
+    if resume and out is None:
+        raise ConfigError("resume: expected the run folder as out, got none")
+    schedule, rates, loss = Schedule(stages, steps), learning_rates or LearningRates(), loss or Trace_ELBO()
+    check_has_regret(model, guide, schedule.stages)
+    device = resolve_device(device)
+    folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)
+    plan = {
+        "seed": seed,
+        "steps": schedule.total,
+        "stages": [asdict(stage) for stage in schedule.stages],
+        "learning_rates": {"default": rates.default, **rates.by_prefix},
+        "clip_norm": clip_norm,
+        "loss": type(loss).__name__,
+        "max_restarts": max_restarts,
+    }
+    model.to(device)
+    guide.to(device)
+    with (
+        callers_random_state(device),
+        module_parameters(model, guide),
+        warnings.catch_warnings(),
+        StopSignals() as signals,
+    ):
+        warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
+        _check_stages(model, guide, data, loss, schedule.stages, seed, device)
+        learner = Learner(model, guide, loss, rates, clip_norm)
+        training = Training(
+            learner, data, schedule, seed, device, max_restarts, plan, folder, checkpoint_every, log_every
+        )
+        training.load()
+        lines = folder.truncate_metrics(training.state.step) if folder else []
+        with Progress(folder, lines, training.state.step, training.total, show=progress) as reporter:
+            training.run(reporter, signals)
+    state = training.state
+    return Run(model, guide, data, folder.path if folder else None, lines, state.step, state.restarts)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """A device that this machine has.
+
+    Raises:
+        DeviceError: it has not, or the name is none.
+    """
+    try:
+        resolved = torch.device(device)
+        torch.zeros((), device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device: expected one that this machine has, got {device!s} ({reason})") from None
+    return resolved
+
+
+@torch.no_grad()
+def _check_stages(
+    model: nn.Module,
+    guide: nn.Module,
+    data: EpisodeData,
+    loss: Any,
+    stages: Sequence[Stage],
+    seed: int,
+    device: torch.device,
+) -> None:
+    """Evaluate the loss once in every stage with all of Pyro's checks: mistakes show before work starts.
+
+    A guide that makes its parameters on its first call makes them here.
+    """
+    for stage in stages:
+        episodes = data.sample(
+            stage.batch_size,
+            num_observed=stage.num_observed,
+            num_predicted=stage.num_predicted,
+            seed=seed,
+            device=device,
+        )
+        set_seed(seed, device)
+        with pyro.validation_enabled(True):
+            loss.loss(model, guide, episodes, stage.reading)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")

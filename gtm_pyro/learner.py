@@ -1,0 +1,101 @@
+"""One step of stochastic variational inference: gradients of Pyro's loss, and Adam."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+
+from gtm_pyro.checkpoints import load_tensors, program
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError
+from gtm_pyro.reading import Reading
+from gtm_pyro.stages import LearningRates
+
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+def scored_frames(episodes: Episodes, reading: Reading) -> int:
+    """How many frames the loss sums over."""
+    steps = range(episodes.num_steps)[reading.scored_steps(episodes)]
+    return episodes.batch_size * len(steps)
+
+
+class Learner:
+    """A model, a guide, a loss and an optimiser.
+
+    Args:
+        loss: any of Pyro's; those without `differentiable_loss` are used by their `loss_and_grads`.
+        rates: of Adam, before decay.
+        clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
+
+    Raises:
+        ConfigError: there is nothing to train, or a prefix of `rates` names nothing.
+    """
+
+    def __init__(
+        self, model: nn.Module, guide: nn.Module, loss: ELBO, rates: LearningRates, clip_norm: float | None
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.loss: Any = loss
+        self.default_rate = rates.default
+        self.max_norm = float("inf") if clip_norm is None else clip_norm
+        self.program = program(model, guide)
+        self.parameters = {name: p for name, p in self.program.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ConfigError("model: expected parameters to train, got none")
+        # fused: a third of the time of foreach for these small parameters
+        self.optimizer = torch.optim.Adam(rates.groups(self.parameters), fused=True)
+
+    def gradients(self, episodes: Episodes, reading: Reading) -> tuple[Tensor, Tensor]:
+        """Set the gradients; returns the loss in nats a frame and the gradient's norm before clipping."""
+        self.optimizer.zero_grad()
+        frames = scored_frames(episodes, reading)
+        # Pyro's checks were made before the first step; here a NaN must reach the loss, where it is noticed
+        with pyro.validation_enabled(False):
+            if hasattr(self.loss, "differentiable_loss"):
+                value = self.loss(self.model, self.guide)(episodes, reading) / frames
+                value.backward()
+            else:
+                value = self._loss_and_grads(episodes, reading, frames)
+        return value.detach(), nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm)
+
+    def _loss_and_grads(self, episodes: Episodes, reading: Reading, frames: int) -> Tensor:
+        total = self.loss.loss_and_grads(self.model, self.guide, episodes, reading)
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad /= frames
+        if isinstance(total, tuple):  # of wake and sleep: the first is the bound
+            total = total[0]
+        return torch.as_tensor(total / frames, device=episodes.device)
+
+    def update(self, decay: float) -> None:
+        """Take one step of Adam at `decay` times the learning rates."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_rate"] * decay
+        self.optimizer.step()
+
+    def start_from(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set all values to these and forget what the optimiser has gathered."""
+        load_tensors(self.program, tensors)
+        self.optimizer.state.clear()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers and optimiser state, for a checkpoint."""
+        tensors = dict(self.program.state_dict())
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`."""
+        self.start_from(tensors)
+        for name, parameter in self.parameters.items():
+            entries = {key: tensors.get(f"optimizer.{key}.{name}") for key in _ADAM}
+            if entries["step"] is not None:  # a parameter that never had a gradient has none
+                self.optimizer.state[parameter] = {
+                    key: t.to(parameter.device) for key, t in entries.items() if t is not None
+                }

@@ -1,0 +1,66 @@
+"""What evaluation asks of a model and a guide, and how it runs them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pyro
+import torch
+from torch import Tensor
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.randomness import callers_random_state, set_seed
+from gtm_pyro.reading import Reading
+
+
+class Rollout(Protocol):
+    """What a model imagines: see ``gtm_pyro.models.gtm_sm.Imagined``."""
+
+    @property
+    def states(self) -> Tensor: ...
+    @property
+    def frames(self) -> Tensor: ...
+    @property
+    def entries(self) -> Tensor: ...
+
+
+class EvaluatedModel(Protocol):
+    """What evaluation asks of a model besides being a Pyro program."""
+
+    @property
+    def encoder(self) -> Any:
+        """``statistics(frames)["loc"]`` is the mean of q(z | x)."""
+
+    @property
+    def decoder(self) -> Any:
+        """``frames(z)`` is the mean frame of p(x | z)."""
+
+    def __call__(self, episodes: Episodes, reading: Reading) -> Any: ...
+    def remember(self, s: Tensor, frames: Tensor) -> Any: ...
+    def imagine(self, start: Tensor, memory: Any, actions: Tensor, sample: bool = False) -> Rollout: ...
+
+
+class EvaluatedGuide(Protocol):
+    """What evaluation asks of a guide besides being a Pyro program."""
+
+    def __call__(self, episodes: Episodes, reading: Reading) -> Any: ...
+    def path(self, episodes: Episodes) -> Any:
+        """q(s_{1:T}), batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+
+
+@contextmanager
+def drawing(seed: int, device: torch.device, *programs: Any) -> Iterator[None]:
+    """Seeded draws from programs in evaluation mode; everything global is put back at the end.
+
+    The parameter store is empty inside, so that no other model's parameters in it are taken for these.
+    """
+    modules = [program for program in programs if isinstance(program, torch.nn.Module) and program.training]
+    with callers_random_state(device), pyro.get_param_store().scope():
+        set_seed(seed, device)
+        for module in modules:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.train()

@@ -1,0 +1,146 @@
+"""One self-contained page about a run: what was run, what came out, in numbers and figures."""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gtm_pyro import __version__
+from gtm_pyro.atomic import write_result
+from gtm_pyro.errors import RunFolderError
+from gtm_pyro.report_words import FIGURES, MEASURES
+from gtm_pyro.run_folder import RunFolder
+
+Metrics = Mapping[str, float | None]
+
+
+def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
+    """Write ``report.html`` of a run folder from what lies in it; images are inlined, nothing is loaded from elsewhere.
+
+    What is missing (no evaluation yet, a figure that the data has no room for) is left out and said so.
+
+    :returns: the page's path.
+    :raises RunFolderError: the folder is missing or holds no run, a file is damaged, or the page cannot be written.
+    """
+    import jinja2
+
+    run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
+    metrics = _read_evaluation(run.evaluation)
+    rows = run.read_metrics()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gtm_pyro", "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    drawn = [(figure, run.figures / figure.file) for figure in FIGURES]
+    page = environment.get_template("report.html.j2").render(
+        title=run.path.resolve().name,
+        version=__version__,
+        summary=summary(metrics),
+        bars=_error_bars(metrics),
+        measures=[(label, _number(metrics[name]), meaning) for name, label, meaning in MEASURES if name in metrics],
+        training=_training_facts(rows),
+        figures=[(figure, _data_uri(path)) for figure, path in drawn if path.is_file()],
+        config=_read_text(run.config) if run.config.is_file() else "",
+    )
+    return write_result(run.report, page.encode())
+
+
+def summary(metrics: Metrics) -> list[str]:
+    """What the numbers say, in sentences; those that need a number that is not defined are left out."""
+    known = {name: value for name, value in metrics.items() if value is not None}
+    sentences = []
+    if known.keys() >= {"num_episodes", "num_observed", "num_predicted"}:
+        sentences.append(
+            f"On {known['num_episodes']:.0f} held-out episodes the model memorised {known['num_observed']:.0f} frames "
+            f"and predicted the next {known['num_predicted']:.0f} from actions alone."
+        )
+    if "retrieval_accuracy" in known:
+        right = _percent(known["retrieval_accuracy"])
+        last = known.get("retrieval_accuracy_last_32")
+        late = "" if last is None else f" ({_percent(last)} over the last 32)"
+        sentences.append(f"At places it had visited, it read the right memory in {right} of the steps{late}.")
+    if known.keys() >= {"mse_visited", "reconstruction_mse", "mean_frame_mse"} and known["reconstruction_mse"] > 0:
+        floors = known["mse_visited"] / known["reconstruction_mse"]
+        share = _percent(known["mse_visited"] / known["mean_frame_mse"])
+        sentences.append(
+            f"Its error there is {floors:.2f} times the floor that its decoder sets, and {share} of the mean frame's."
+        )
+    if "localisation_rmse" in known:
+        off = known["localisation_rmse"]
+        sentences.append(f"Inferred positions are off by {off:.3f} cells after the best affine fit.")
+    return sentences
+
+
+def _error_bars(metrics: Metrics) -> list[tuple[str, str, float, str]]:
+    """Label, number, length in percent, and a colour class, for the errors of visited and of new places."""
+    wanted = [
+        ("reconstruction_mse", "floor: encoded and decoded", "floor"),
+        ("mse_visited", "predicted, visited places", "predicted"),
+        ("mse_unvisited", "predicted, new places", "new"),
+        ("mean_frame_mse", "mean memorised frame", "mean"),
+    ]
+    if metrics.get("mse_visited") is None:
+        wanted = [
+            ("reconstruction_mse_all", "floor: encoded and decoded", "floor"),
+            ("mse", "predicted", "predicted"),
+            ("mean_frame_mse_all", "mean memorised frame", "mean"),
+        ]
+    values = [(label, metrics.get(name), colour) for name, label, colour in wanted]
+    known = [(label, value, colour) for label, value, colour in values if value is not None]
+    longest = max((value for _, value, _ in known), default=0.0) or 1.0
+    return [(label, _number(value), 100 * value / longest, colour) for label, value, colour in known]
+
+
+def _training_facts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    if not rows:
+        return []
+    last = rows[-1]
+    facts = [("optimiser steps", f"{last['step']}")] if "step" in last else []
+    if isinstance(last.get("seconds"), int | float):
+        facts.append(("time in training", f"{last['seconds'] / 60:.1f} minutes"))
+    for key, label in (("restarts", "restarts, for being stuck"), ("loss", "last logged loss (nats a frame)")):
+        if isinstance(last.get(key), int | float):
+            facts.append((label, _number(last[key])))
+    return facts
+
+
+def _percent(share: float) -> str:
+    if share == 1 or share < 0.99:
+        return f"{100 * share:.3g} %"
+    # 99.997 % must not read as 100 %
+    return f"{min(100 * share, 99.99):.2f} %" if share < 1 else f"{100 * share:.4g} %"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path}: expected a readable text file ({error})") from error
+
+
+def _read_evaluation(path: Path) -> dict[str, float | None]:
+    if not path.is_file():
+        return {}
+    try:
+        numbers = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise RunFolderError(f"{path}: expected JSON, got {error.msg} in line {error.lineno}") from error
+    if not isinstance(numbers, dict) or not all(type(value) in (int, float, type(None)) for value in numbers.values()):
+        raise RunFolderError(f"{path}: expected an object of numbers and nulls")
+    return numbers
+
+
+def _data_uri(path: Path) -> str:
+    try:
+        content = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from error
+    return f"data:image/{path.suffix[1:]};base64,{content}"

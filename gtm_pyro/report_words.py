@@ -1,0 +1,147 @@
+"""What a report says about figures and measures, in words for a reader who has not seen the code."""
+
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """A figure of the run folder: its file's name, its heading, and what a reader sees in it."""
+
+    file: str
+    title: str
+    caption: str
+
+
+FIGURES = (
+    Figure(
+        "rollout.gif",
+        "A rollout",
+        "One held-out episode after memorisation. The model sees actions only. Left: where the agent is (blue, "
+        "with its crop) and where the model believes it to be (orange, inside the blue dot where both agree). "
+        "Right: what the agent sees and what the model predicts.",
+    ),
+    Figure(
+        "frames.png",
+        "Frames at growing horizons",
+        "True and predicted frames of two episodes, 1, 2, 4, ... steps after the last memorised frame, up to "
+        "the last step. Third row: the true frame encoded and decoded, the best that this decoder can do. A "
+        "pink border marks a place that was not visited during memorisation, where the model cannot know what "
+        "it will see.",
+    ),
+    Figure(
+        "horizon.png",
+        "Error by horizon",
+        "Left: squared error a pixel between the trivial predictor (the mean memorised frame) and the floor "
+        "(the decoder's own error). Middle: share of visited steps at which the memory entry with the largest "
+        "weight was written in the right place. Right: error of the inferred position. Thin: each step; bold: "
+        "a running mean over 9.",
+    ),
+    Figure(
+        "walk.png",
+        "The walk",
+        "Where the agent really went, on the image it walked on. Positions are spread a little, so that "
+        "several passes through one cell can be told apart.",
+    ),
+    Figure(
+        "states.png",
+        "Inferred positions",
+        "The same episode. The model's space has no given axes or unit: its states are shown as they are and "
+        "after the best affine and the best similarity fit to the true positions, one fit for all episodes.",
+    ),
+    Figure(
+        "transition.png",
+        "The learnt dynamics",
+        "Left: what each action adds to the state; middle: the same in cells. Right: the wall gate, the share "
+        "of a move that is carried out, by the place where the move would lead. White dots: places where "
+        "agents were; white line: a gate of one half.",
+    ),
+    Figure(
+        "training.png",
+        "Training",
+        "Nats a frame. Dashed lines mark a new stage of the curriculum, whose episodes may be longer and "
+        "harder; grey lines are attempts that were given up as stuck.",
+    ),
+)
+
+
+class Measure(NamedTuple):
+    """A number of evaluation.json: its name there, a label, and what it means."""
+
+    name: str
+    label: str
+    meaning: str
+
+
+MEASURES = (
+    Measure(
+        "retrieval_accuracy",
+        "right place retrieved",
+        "share of steps at a visited place whose heaviest memory entry was written there",
+    ),
+    Measure(
+        "retrieval_accuracy_last_32",
+        "... over the last 32 steps",
+        "the same, at the far end of the prediction",
+    ),
+    Measure(
+        "visited_share",
+        "steps at visited places",
+        "share of predicted steps at a place seen during memorisation",
+    ),
+    Measure("mse", "error of predicted frames", "squared error a pixel over all predicted steps"),
+    Measure("mse_visited", "... at visited places", "where the memory holds the answer"),
+    Measure("mse_unvisited", "... at new places", "where nothing that was memorised shows the frame"),
+    Measure(
+        "mse_visited_sampled",
+        "... at visited places, sampled",
+        "with z drawn from p(z | s, m) in place of the heaviest entry's mean",
+    ),
+    Measure(
+        "reconstruction_mse",
+        "floor at visited places",
+        "true frames encoded and decoded: what a perfect memory reaches",
+    ),
+    Measure(
+        "mean_frame_mse",
+        "mean frame at visited places",
+        "predicting the episode's mean memorised frame every time",
+    ),
+    Measure("reconstruction_mse_all", "floor, all steps", "encoded and decoded, over all predicted steps"),
+    Measure(
+        "mean_frame_mse_all",
+        "mean frame, all steps",
+        "the mean memorised frame, over all predicted steps",
+    ),
+    Measure(
+        "localisation_rmse",
+        "position error (cells)",
+        "all steps, after the best affine fit of states to true positions",
+    ),
+    Measure(
+        "localisation_rmse_similarity",
+        "... similarity fit",
+        "after the best rotation, reflection, scale and shift only",
+    ),
+    Measure(
+        "localisation_rmse_last_32",
+        "... over the last 32 steps",
+        "affine fit, at the far end of the prediction",
+    ),
+    Measure(
+        "elbo",
+        "ELBO (nats a frame)",
+        "lower bound on the log density of the predicted frames, one draw of the guide",
+    ),
+    Measure(
+        "iwae",
+        "importance-weighted bound (nats a frame)",
+        "a tighter bound; far above the ELBO, the guide is a poor posterior",
+    ),
+    Measure(
+        "kl_per_step",
+        "KL (nats a frame)",
+        "what the guide knows of a frame beyond the model's prediction",
+    ),
+    Measure("num_episodes", "episodes", "held out from training"),
+    Measure("num_observed", "memorised steps", "frames that the model saw"),
+    Measure("num_predicted", "predicted steps", "from actions alone"),
+)

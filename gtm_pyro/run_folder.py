@@ -1,0 +1,150 @@
+"""The run folder: what lies where, who may write into it, and files that are written whole or not at all."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gtm_pyro.errors import RunFolderError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run (see the properties for what it holds)."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The full resolved config, enough to run again."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a log step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def posterior(self) -> Path:
+        return self.path / "posterior.nc"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """A folder for a new run; one that holds nothing but a config.yaml counts as empty.
+
+        Raises:
+            RunFolderError: it holds something, is no folder, or cannot be made.
+        """
+        folder = cls(Path(path))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            others = sorted(entry.name for entry in folder.path.iterdir() if entry != folder.config)
+        except FileExistsError:
+            raise RunFolderError(f"{path}: expected a new or empty folder, got a file") from None
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be used as a run folder ({error.strerror})") from error
+        if others:
+            raise RunFolderError(
+                f"{path}: expected a new or empty folder, it holds {others[0]}; to continue a run, resume it"
+            )
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """The folder of an earlier run.
+
+        Raises:
+            RunFolderError: it is missing, or no run was ever started in it.
+        """
+        folder = cls(Path(path))
+        if not folder.path.is_dir():
+            there = "got a file" if folder.path.exists() else "there is nothing"
+            raise RunFolderError(f"{path}: expected a run folder, {there}")
+        if not (folder.config.is_file() or folder.checkpoints.is_dir()):
+            raise RunFolderError(f"{path}: expected a run folder, found no config.yaml and no checkpoint/")
+        return folder
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise RunFolderError(f"{self.metrics}: could not be written ({error.strerror})") from error
+
+    def read_metrics(self, last_step: int | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl up to `last_step`; a line that was cut short is left out."""
+        if not self.metrics.is_file():
+            return []
+        lines = []
+        for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(line, dict) and (last_step is None or line.get("step", 0) <= last_step):
+                lines.append(line)
+        return lines
+
+    def truncate_metrics(self, last_step: int) -> list[dict[str, Any]]:
+        """Drop what was logged after `last_step`, which a resumed run is about to log again; return the rest.
+
+        Raises:
+            RunFolderError: metrics.jsonl cannot be written.
+        """
+        lines = self.read_metrics(last_step)
+        try:
+            write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        except OSError as error:
+            raise RunFolderError(f"{self.metrics}: could not be written ({error.strerror})") from error
+        return lines
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one, an error the old one.
+
+    Raises:
+        OSError: no rights, a full disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name itself reaches the disk only with the folder
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

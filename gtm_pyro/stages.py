@@ -1,0 +1,141 @@
+"""The curriculum: what each stage of a training looks like, how long it lasts and at which learning rates."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor
+
+from gtm_pyro.errors import ConfigError
+from gtm_pyro.reading import Reading
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some optimiser steps on episodes of one length, read in one way.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: episodes a step.
+        num_observed: tau, the memorised steps of an episode.
+        num_predicted: the steps after them.
+        reading: which steps are scored, and against which memory entries.
+        max_regret: in nats a frame. When the stage is over, the run is stuck if the median of `model.regret`
+            on fresh training episodes is above it, and starts again from fresh values; None never looks.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    steps: int
+    batch_size: int = 16
+    num_observed: int = 256
+    num_predicted: int = 32
+    reading: Reading = field(default_factory=Reading)
+    max_regret: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "num_observed", "num_predicted"):
+            _check_count(name, getattr(self, name))
+        if self.max_regret is not None and not self.max_regret > 0:
+            raise ConfigError(f"max_regret: expected a number over 0 or null, got {self.max_regret}")
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Adam's learning rates before decay.
+
+    Args:
+        default: for every parameter that no prefix matches.
+        by_prefix: rates for the parameters whose name begins so; the longest prefix wins. Names are those of
+            the model ("transition.displacement"), or begin with "model." or "guide.".
+
+    Raises:
+        ConfigError: a rate that is not over 0.
+    """
+
+    default: float = 1e-3
+    by_prefix: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, rate in {"default": self.default, **self.by_prefix}.items():
+            if not (math.isfinite(rate) and rate > 0):
+                raise ConfigError(f"learning_rates: {name}: expected a number over 0, got {rate}")
+
+    def groups(self, parameters: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Parameter groups for a torch optimiser, one a rate; `base_rate` keeps the rate before decay.
+
+        Args:
+            parameters: by full name, "model.transition.displacement" for instance.
+
+        Raises:
+            ConfigError: a prefix that no parameter has.
+        """
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in parameters.items():
+            matches = [prefix for prefix in self.by_prefix if _matches(prefix, name)]
+            rate = self.by_prefix[max(matches, key=len)] if matches else self.default
+            groups.setdefault(rate, []).append(parameter)
+        for prefix in self.by_prefix:
+            if not any(_matches(prefix, name) for name in parameters):
+                known = ", ".join(name.removeprefix("model.") for name in parameters)
+                raise ConfigError(f"learning_rates: expected the beginning of one of {known}; got {prefix!r}")
+        return [{"params": members, "lr": rate, "base_rate": rate} for rate, members in groups.items()]
+
+
+class Schedule:
+    """Stages laid end to end, and one cosine decay of the learning rates from 1 to 0 over all of them.
+
+    Args:
+        stages: as declared.
+        steps: the total; the stages keep their shares of it. None keeps the declared steps.
+
+    Attributes:
+        stages: as declared.
+        ends: for each stage, the number of steps after which it is over.
+        total: the last of them.
+
+    Raises:
+        ConfigError: no stage, or `steps` below 1.
+    """
+
+    def __init__(self, stages: Sequence[Stage], steps: int | None = None) -> None:
+        if not stages:
+            raise ConfigError("stages: expected at least one stage, got none")
+        self.stages = tuple(stages)
+        declared = list(accumulate(stage.steps for stage in stages))
+        if steps is not None:
+            _check_count("steps", steps)
+        self.total = declared[-1] if steps is None else steps
+        self.ends = tuple(round(end * self.total / declared[-1]) for end in declared)
+
+    def index(self, position: int) -> int:
+        """The number, from 0, of the stage that holds the step after `position` steps."""
+        return min(bisect_right(self.ends, position), len(self.stages) - 1)
+
+    def ended(self, position: int) -> Stage | None:
+        """The stage that is over after exactly `position` steps.
+
+        A stage that was cut to less than half is not returned: it cannot be expected to have got anywhere.
+        """
+        starts = (0, *self.ends[:-1])
+        for stage, start, end in zip(self.stages, starts, self.ends, strict=True):
+            if position == end and 2 * (end - start) >= stage.steps:
+                return stage
+        return None
+
+    def decay(self, position: int) -> float:
+        """The factor on every learning rate in the step after `position` steps."""
+        return 0.5 * (1 + math.cos(math.pi * position / self.total))
+
+
+def _matches(prefix: str, name: str) -> bool:
+    return name.startswith(prefix) or name.removeprefix("model.").startswith(prefix)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}")
