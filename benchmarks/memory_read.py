@@ -27,7 +27,7 @@ SIZES = (256, 10_000, 100_000, 1_000_000)
 
 
 def best_seconds(work: Callable[[], Any], budget: float = 2.0) -> float:
-    """The shortest of repeats that fill about `budget` seconds; once where one takes longer."""
+    """The shortest of repeats that fill about ``budget`` seconds; once where one takes longer."""
     times: list[float] = []
     while not times or (sum(times) < budget and len(times) < 50):
         start = time.perf_counter()
@@ -39,7 +39,7 @@ def best_seconds(work: Callable[[], Any], budget: float = 2.0) -> float:
 def measure(
     backend: Backend, size: int, num_queries: int, num_neighbors: int, key_dim: int, seed: int
 ) -> dict[str, Any]:
-    """Build and read one memory of `size` keys, uniform in the unit cube; seconds."""
+    """Build and read one memory of ``size`` keys, uniform in the unit cube; seconds."""
     generator = torch.Generator().manual_seed(seed)
     keys = torch.rand(size, key_dim, generator=generator)
     queries = torch.rand(num_queries, key_dim, generator=generator).requires_grad_()
@@ -59,17 +59,13 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of keys")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--neighbors", type=int, default=5)
     parser.add_argument("--key-dim", type=int, default=2)
-    parser.add_argument(
-        "--hnsw-max-size", type=int, default=100_000, help="largest memory to build an HNSW graph for"
-    )
+    parser.add_argument("--hnsw-max-size", type=int, default=100_000, help="largest memory to build an HNSW graph for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args()
@@ -84,9 +80,7 @@ def main() -> None:
                 print(f"{backend:<12}{'':<12}{size:>10}  skipped: over --hnsw-max-size")
                 continue
             try:
-                row = measure(
-                    backend, size, options.queries, options.neighbors, options.key_dim, options.seed
-                )
+                row = measure(backend, size, options.queries, options.neighbors, options.key_dim, options.seed)
             except MissingDependencyError as missing:
                 print(f"{backend:<12}skipped: {missing}")
                 break

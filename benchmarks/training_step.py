@@ -1,7 +1,7 @@
-"""Time of a full SVI step of the default model, of the same step by hand in plain PyTorch, and of the two networks alone.
+"""Time of a full SVI step of the default model, of the same by hand in plain PyTorch, and of the two networks alone.
 
-Run: ``python benchmarks/training_step.py [--json FILE]``. The three (and their variants) take turns, so that a noisy machine
-slows all alike; each figure is the median over turns. Keys, in seconds:
+Run: ``python benchmarks/training_step.py [--json FILE]``. The three (and their variants) take turns, so that a noisy
+machine slows all alike; each figure is the median over turns. Keys, in seconds:
 
 ``svi_step``            episodes, Pyro's ELBO, backward, clipping, Adam: batch 16, 256 + 32 steps, walls, 5 neighbours
 ``hand_written_step``   the same arithmetic without Pyro: same transition rollout, encodings deferred alike
@@ -83,9 +83,7 @@ def main() -> None:
     turn = 0
 
     def draw() -> Episodes:
-        return data.sample(
-            BATCH, num_observed=OBSERVED, num_predicted=PREDICTED, seed=turn, device=arguments.device
-        )
+        return data.sample(BATCH, num_observed=OBSERVED, num_predicted=PREDICTED, seed=turn, device=arguments.device)
 
     def update(value: torch.Tensor) -> None:
         optimizer.zero_grad()

@@ -1,7 +1,7 @@
 """Generative temporal models with memory, as Pyro programs.
 
-The names below are the usual way in; each module holds more. Models are in `gtm_pyro.models`, guides in
-`gtm_pyro.guides`. Nothing heavy is imported before it is used.
+The names below are the usual way in; each module holds more. Models are in ``gtm_pyro.models``, guides in
+``gtm_pyro.guides``. Nothing heavy is imported before it is used.
 """
 
 import importlib

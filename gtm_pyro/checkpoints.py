@@ -28,12 +28,11 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after `step` optimiser steps.
+    """The state of a run after ``step`` optimiser steps.
 
-    Args:
-        step: optimiser steps taken.
-        tensors: parameters, buffers and optimiser state by name: "model.*", "guide.*", "optimizer.*".
-        state: what else the run needs, as plain JSON values.
+    :param step: optimiser steps taken.
+    :param tensors: parameters, buffers and optimiser state by name: "model.*", "guide.*", "optimizer.*".
+    :param state: what else the run needs, as plain JSON values.
     """
 
     step: int
@@ -49,8 +48,7 @@ def program(model: nn.Module, guide: nn.Module) -> nn.Module:
 def save(directory: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, then remove all older ones but the last and the starting values (step 0).
 
-    Raises:
-        CheckpointError: it could not be written (a full disk, no rights); the earlier ones stay.
+    :raises CheckpointError: it could not be written (a full disk, no rights); the earlier ones stay.
     """
     # copies: safetensors refuses tensors that share memory
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in checkpoint.tensors.items()}
@@ -79,8 +77,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
 def load(directory: Path, step: int) -> Checkpoint:
     """Read one checkpoint.
 
-    Raises:
-        CheckpointError: it is missing, cut short or of another kind.
+    :raises CheckpointError: it is missing, cut short or of another kind.
     """
     weights, description = _paths(directory, step)
     try:
@@ -100,8 +97,7 @@ def load(directory: Path, step: int) -> Checkpoint:
 def load_latest(directory: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if none was ever completed.
 
-    Raises:
-        CheckpointError: there are some, and all are damaged.
+    :raises CheckpointError: there are some, and all are damaged.
     """
     problem: CheckpointError | None = None
     for step in reversed(_steps(directory)):
@@ -121,8 +117,7 @@ def load_latest(directory: Path) -> Checkpoint | None:
 def check_signature(checkpoint: Checkpoint, module: nn.Module, source: Path) -> None:
     """Whether a checkpoint holds exactly the parameters and buffers of ``program(model, guide)``.
 
-    Raises:
-        RunFolderError: names the first that differs.
+    :raises RunFolderError: names the first that differs.
     """
     expected = _signature(module.state_dict())
     found = {k: v for k, v in _signature(checkpoint.tensors).items() if not k.startswith("optimizer.")}
@@ -137,9 +132,8 @@ def check_signature(checkpoint: Checkpoint, module: nn.Module, source: Path) -> 
 def restore(path: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> int:
     """Load the newest parameters of a run into a model and a guide, and return the step they are from.
 
-    Raises:
-        RunFolderError: the folder is missing, holds no checkpoint, or one from another model.
-        CheckpointError: every checkpoint in it is damaged.
+    :raises RunFolderError: the folder is missing, holds no checkpoint, or one from another model.
+    :raises CheckpointError: every checkpoint in it is damaged.
     """
     folder = RunFolder.open(path)
     checkpoint = load_latest(folder.checkpoints)

@@ -53,7 +53,7 @@ examples:
   gtm-pyro train image-navigation --seed 3 --steps 2000 --checkpoint_every 200 --out runs/a --device cpu
   gtm-pyro train image-navigation --data.images ~/photos --out runs/mine      images of your own
   gtm-pyro train image-navigation --data.walls false --out runs/open
-  gtm-pyro train image-navigation --data.walls false --model.transition Translation --learning_rates.by_prefix null
+  gtm-pyro train image-navigation --data.walls false --model.transition Translation --learning_rates.by_prefix {{}}
   gtm-pyro train image-navigation --model.memory.num_neighbors 10 --stages.0.steps 500 --out runs/b
   gtm-pyro train image-navigation --loss RenyiELBO --loss.num_particles 4 --out runs/c
   gtm-pyro train image-navigation --guide my_guides.MyGuide --guide.width 64 --out runs/d

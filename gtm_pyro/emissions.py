@@ -16,11 +16,16 @@ SLOPE = 0.2
 
 def _check_frame_shape(frame_shape: tuple[int, int, int]) -> None:
     if len(frame_shape) != 3 or frame_shape[1] % 4 or frame_shape[2] % 4:
-        raise ConfigError(f"frame_shape: expected (channels, height, width) with sides divisible by 4, got {tuple(frame_shape)}")
+        raise ConfigError(
+            f"frame_shape: expected (channels, height, width) with sides divisible by 4, got {tuple(frame_shape)}"
+        )
 
 
 class _Patches(nn.Module):
-    """A convolution of kernel 2 and stride 2 on channels-last frames: as a matrix product it takes 0.6 of Conv2d's time on a CPU."""
+    """A convolution of kernel 2 and stride 2 on channels-last frames.
+
+    As a matrix product it takes 0.6 of Conv2d's time on a CPU.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -46,7 +51,9 @@ class _Unpatches(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """q(z_t | x_t) = N(mu(x_t), sigma(x_t)² I), eq. (2), Fraccaro et al. 2018: two convolutions of stride 2, one linear layer.
+    """q(z_t | x_t) = N(mu(x_t), sigma(x_t)² I), eq. (2), Fraccaro et al. 2018.
+
+    Two convolutions of stride 2, one linear layer.
 
     :param latent_dim: length of z.
     :param frame_shape: ``(C, H, W)``, sides divisible by 4.
@@ -64,7 +71,10 @@ class FrameEncoder(nn.Module):
         nn.init.constant_(self.statistics_layer.bias[latent_dim:], -3.0)
 
     def statistics(self, frames: Tensor) -> dict[str, Tensor]:
-        """Mean ``loc`` and standard deviation ``scale`` of z, each ``(..., latent_dim)``, for frames ``(..., C, H, W)``."""
+        """Mean ``loc`` and standard deviation ``scale`` of z, each ``(..., latent_dim)``.
+
+        :param frames: ``(..., C, H, W)``.
+        """
         x = 2 * frames.reshape(-1, *self.frame_shape).permute(0, 2, 3, 1).contiguous() - 1
         h = F.leaky_relu(self.second(F.leaky_relu(self.first(x), SLOPE)), SLOPE)
         loc, raw = self.statistics_layer(h.flatten(1)).chunk(2, -1)

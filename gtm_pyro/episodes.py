@@ -22,20 +22,16 @@ _OPTIONAL_ARRAYS = ("num_observed", "poses", "worlds")
 
 @dataclass(frozen=True, eq=False)
 class Episodes:
-    """A batch of episodes of which the first `num_observed` steps (tau) are memorised and the rest predicted.
+    """A batch of episodes of which the first ``num_observed`` steps (tau) are memorised and the rest predicted.
 
-    Args:
-        frames: x_{1:T}, shape (batch, time, channels, height, width), float32 or float64, values in [0, 1].
-        actions: a_{1:T}, shape (batch, time, action_dim), of the dtype of the frames; one-hot or continuous.
-            actions[:, t] led to frames[:, t]; actions[:, 0] is ignored, for the first frame is the start.
-        num_observed: tau, between 1 and time.
-        poses: true poses, shape (batch, time, pose_dim), for evaluation only.
-        worlds: the images walked on, shape (batch, channels, world height, world width), for figures only.
-        validate: also check every value (finite; frames and worlds in [0, 1]). Shapes and dtypes are always
-            checked.
-
-    Raises:
-        EpisodesError: names the argument, what was expected and what came; for a bad value, its first index.
+    :param frames: x_{1:T}, shape (batch, time, channels, height, width), float32 or float64, values in [0, 1].
+    :param actions: a_{1:T}, shape (batch, time, action_dim), of the dtype of the frames; one-hot or continuous.
+        actions[:, t] led to frames[:, t]; actions[:, 0] is ignored, for the first frame is the start.
+    :param num_observed: tau, between 1 and time.
+    :param poses: true poses, shape (batch, time, pose_dim), for evaluation only.
+    :param worlds: the images walked on, shape (batch, channels, world height, world width), for figures only.
+    :param validate: also check every value (finite; frames and worlds in [0, 1]). Shapes and dtypes are always checked.
+    :raises EpisodesError: names the argument, what was expected and what came; for a bad value, its first index.
     """
 
     frames: Tensor
@@ -123,14 +119,11 @@ class Episodes:
     def steps(self, start: int, stop: int, num_observed: int | None = None) -> "Episodes":
         """Steps start to stop - 1 of every episode.
 
-        Args:
-            num_observed: how many of them are memorised; by default those that were, and if none was it must
-                be given.
+        :param num_observed: how many of them are memorised; by default those that were, and if none was it must be
+            given.
         """
         if not 0 <= start < stop <= self.num_steps:
-            raise EpisodesError(
-                f"steps: expected 0 <= start < stop <= {self.num_steps}, got {start} and {stop}"
-            )
+            raise EpisodesError(f"steps: expected 0 <= start < stop <= {self.num_steps}, got {start} and {stop}")
         if num_observed is None:
             num_observed = min(self.num_observed, stop) - start
         parts = {name: t if name == "worlds" else t[:, start:stop] for name, t in self._tensors().items()}
@@ -151,22 +144,20 @@ class Episodes:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one NPZ shard, whole or not at all.
 
-        Raises:
-            EpisodesError: the file cannot be written (no rights, a full disk); what stood there stays.
+        :raises EpisodesError: the file cannot be written (no rights, a full disk); what stood there stays.
         """
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors().items()}
         _write_arrays(Path(path), arrays | {"num_observed": np.asarray(self.num_observed)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], validate: bool = True) -> "Episodes":
-        """Read one NPZ shard, one's own or one that `save` wrote.
+        """Read one NPZ shard, one's own or one that ``save`` wrote.
 
-        Arrays `frames` (floats in [0, 1], or uint8, which are divided by 255) and `actions` (numbers or
-        booleans) are required; `poses`, `worlds` and `num_observed` (by default every step) are optional;
+        Arrays ``frames`` (floats in [0, 1], or uint8, which are divided by 255) and ``actions`` (numbers or
+        booleans) are required; ``poses``, ``worlds`` and ``num_observed`` (by default every step) are optional;
         others are ignored.
 
-        Raises:
-            EpisodesError: names the file, the array, what was expected and what came.
+        :raises EpisodesError: names the file, the array, what was expected and what came.
         """
         return episodes_from_arrays(read_shard(path), source=f"{path}: ", validate=validate)
 
@@ -197,10 +188,9 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
 
 
 def save_shards(episodes: Episodes, directory: str | os.PathLike[str], shard_size: int = 64) -> list[Path]:
-    """Write episodes as NPZ shards of at most `shard_size` episodes each, and return their paths.
+    """Write episodes as NPZ shards of at most ``shard_size`` episodes each, and return their paths.
 
-    Raises:
-        EpisodesError: the folder holds shards already (two data sets would mix), or cannot be written.
+    :raises EpisodesError: the folder holds shards already (two data sets would mix), or cannot be written.
     """
     directory = Path(directory)
     if shard_size < 1:
@@ -222,8 +212,7 @@ def load_shards(directory: str | os.PathLike[str], validate: bool = True) -> Epi
 def find_shards(directory: str | os.PathLike[str]) -> list[Path]:
     """The NPZ files of a folder, sorted by name.
 
-    Raises:
-        EpisodesError: the folder is missing, is no folder, or holds no NPZ file.
+    :raises EpisodesError: the folder is missing, is no folder, or holds no NPZ file.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -260,13 +249,10 @@ def read_shard(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def episodes_from_arrays(
-    arrays: Mapping[str, np.ndarray], source: str = "", validate: bool = True
-) -> Episodes:
+def episodes_from_arrays(arrays: Mapping[str, np.ndarray], source: str = "", validate: bool = True) -> Episodes:
     """Episodes from stored arrays: uint8 frames become [0, 1], everything takes the dtype of the frames.
 
-    Args:
-        source: put before an error's message, for instance the file's name and a colon.
+    :param source: put before an error's message, for instance the file's name and a colon.
     """
     try:
         tensors = {name: _to_tensor(name, array) for name, array in arrays.items() if name != "num_observed"}
@@ -274,9 +260,7 @@ def episodes_from_arrays(
         steps = arrays["frames"].shape[1] if arrays["frames"].ndim > 1 else 1
         tau = arrays.get("num_observed", np.asarray(steps))
         if tau.ndim or tau.dtype.kind not in "iu":
-            raise EpisodesError(
-                f"num_observed: expected one whole number, got {tau.dtype}, shape {tau.shape}"
-            )
+            raise EpisodesError(f"num_observed: expected one whole number, got {tau.dtype}, shape {tau.shape}")
         moved = {name: tensor.to(dtype) for name, tensor in tensors.items()}
         return Episodes(num_observed=int(tau), validate=validate, **moved)
     except EpisodesError as error:

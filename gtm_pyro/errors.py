@@ -2,7 +2,10 @@
 
 
 class GTMPyroError(Exception):
-    """Base of every error that a user's input, files or machine can cause; the command line prints it and exits with 2."""
+    """Base of every error that a user's input, files or machine can cause.
+
+    The command line prints it and exits with 2.
+    """
 
 
 class EpisodesError(GTMPyroError, ValueError):

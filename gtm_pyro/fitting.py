@@ -32,13 +32,12 @@ from gtm_pyro.training import Training
 
 @dataclass
 class Run:
-    """What `fit` hands back.
+    """What ``fit`` hands back.
 
-    Args:
-        out: the run folder, None if nothing was written.
-        metrics: the lines of metrics.jsonl.
-        steps: optimiser steps taken, those of abandoned attempts included.
-        restarts: how often the run was stuck and started again.
+    :param out: the run folder, None if nothing was written.
+    :param metrics: the lines of metrics.jsonl.
+    :param steps: optimiser steps taken, those of abandoned attempts included.
+    :param restarts: how often the run was stuck and started again.
     """
 
     model: Any
@@ -50,7 +49,7 @@ class Run:
     restarts: int
 
     def posterior(self, episodes: Episodes, num_samples: int = 20, seed: int = 0) -> Any:
-        """An ArviZ tree of posterior and predictive draws; see `gtm_pyro.diagnostics.posterior`."""
+        """An ArviZ tree of posterior and predictive draws; see ``gtm_pyro.diagnostics.posterior``."""
         from gtm_pyro.diagnostics import posterior  # here, for training needs none of its packages
 
         names = self.data.action_names
@@ -78,29 +77,29 @@ def fit(
 ) -> Run:
     """Train a model and a guide together, in place, with Adam and one cosine decay over all stages.
 
-    Before its first step an attempt calls `model.initialise(episodes)`, where the model has it. The global
-    random state and Pyro's parameter store are left as they were.
+    Before its first step an attempt calls ``model.initialise(episodes)``, where the model has it, with at least 64
+    episodes of the first stage. The global random state and Pyro's parameter store are left as they were.
 
-    Args:
-        model, guide: Pyro programs, called as `model(episodes, reading)`.
-        data: where episodes come from.
-        stages: the curriculum.
-        steps: the total of all stages, which keep their shares of it; by default as declared.
-        loss: one of Pyro's losses, by default `Trace_ELBO()`.
-        clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
-        seed: of the episodes and the noise of every step. The starting values are the caller's.
-        device: where to train; the model and the guide are moved there.
-        out: the run folder, for checkpoints, metrics.jsonl and TensorBoard; None writes nothing.
-        checkpoint_every, log_every: in steps. A checkpoint is also written after the last step.
-        resume: go on from the newest checkpoint in `out`; from the beginning if the run was killed before.
-        max_restarts: how often a run may start again after a stage left it stuck (`Stage.max_regret`).
-
-    Raises:
-        ConfigError, DeviceError: an argument out of its range; a device that is not there.
-        RunFolderError: `out` is in use, missing, or holds a run of another model or with other settings.
-        CheckpointError: a checkpoint could not be written or read; the last good one stays.
-        NonFiniteLossError: the loss or its gradient is not finite; no checkpoint is written of such a state.
-        Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
+    :param model: a Pyro program, called as ``model(episodes, reading)``.
+    :param guide: likewise.
+    :param data: where episodes come from.
+    :param stages: the curriculum.
+    :param steps: the total of all stages, which keep their shares of it; by default as declared.
+    :param loss: one of Pyro's losses, by default ``Trace_ELBO()``.
+    :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
+    :param seed: of the episodes and the noise of every step. The starting values are the caller's.
+    :param device: where to train; the model and the guide are moved there.
+    :param out: the run folder, for checkpoints, metrics.jsonl and TensorBoard; None writes nothing.
+    :param checkpoint_every: in steps. A checkpoint is also written after the last step.
+    :param log_every: in steps.
+    :param resume: go on from the newest checkpoint in ``out``; from the beginning if the run was killed before.
+    :param max_restarts: how often a run may start again after a stage left it stuck (``Stage.max_regret``).
+    :raises ConfigError: an argument out of its range.
+    :raises DeviceError: a device that is not there.
+    :raises RunFolderError: ``out`` is in use, missing, or holds a run of another model or with other settings.
+    :raises CheckpointError: a checkpoint could not be written or read; the last good one stays.
+    :raises NonFiniteLossError: the loss or its gradient is not finite; no checkpoint is written of such a state.
+    :raises Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
     """
     _check_count("seed", seed, least=0)
     _check_count("checkpoint_every", checkpoint_every, least=1)
@@ -148,8 +147,7 @@ def fit(
 def resolve_device(device: str | torch.device) -> torch.device:
     """A device that this machine has.
 
-    Raises:
-        DeviceError: it has not, or the name is none.
+    :raises DeviceError: it has not, or the name is none.
     """
     try:
         resolved = torch.device(device)

@@ -9,8 +9,7 @@ from typing import Any
 class Interrupted(KeyboardInterrupt):
     """A run was stopped by a signal, after its state was saved.
 
-    Attributes:
-        exit_status: what a command should exit with: 130 for Ctrl-C, 143 for SIGTERM.
+    :ivar exit_status: what a command should exit with: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, signum: int) -> None:
@@ -19,7 +18,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which SIGINT and SIGTERM are noted in `received`; a second one stops at once.
+    """A context in which SIGINT and SIGTERM are noted in ``received``; a second one stops at once.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
     """

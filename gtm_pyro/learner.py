@@ -26,13 +26,10 @@ def scored_frames(episodes: Episodes, reading: Reading) -> int:
 class Learner:
     """A model, a guide, a loss and an optimiser.
 
-    Args:
-        loss: any of Pyro's; those without `differentiable_loss` are used by their `loss_and_grads`.
-        rates: of Adam, before decay.
-        clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
-
-    Raises:
-        ConfigError: there is nothing to train, or a prefix of `rates` names nothing.
+    :param loss: any of Pyro's; those without ``differentiable_loss`` are used by their ``loss_and_grads``.
+    :param rates: of Adam, before decay.
+    :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
+    :raises ConfigError: there is nothing to train, or a prefix of ``rates`` names nothing.
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class Learner:
         return torch.as_tensor(total / frames, device=episodes.device)
 
     def update(self, decay: float) -> None:
-        """Take one step of Adam at `decay` times the learning rates."""
+        """Take one step of Adam at ``decay`` times the learning rates."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_rate"] * decay
         self.optimizer.step()
@@ -91,7 +88,7 @@ class Learner:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `tensors`."""
+        """The inverse of ``tensors``."""
         self.start_from(tensors)
         for name, parameter in self.parameters.items():
             entries = {key: tensors.get(f"optimizer.{key}.{name}") for key in _ADAM}

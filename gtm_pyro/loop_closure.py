@@ -11,8 +11,12 @@ SAME_FRAME = 1e-6
 
 
 class LoopClosure(NamedTuple):
-    """``displacement``: M, ``(state_dim, action_dim)``; ``eigenvalues``: of C in ascending order, one for each action that
-    was seen to move; ``num_loops``: pairs of steps that C was made from."""
+    """What :func:`close_loops` found.
+
+    :param displacement: M, ``(state_dim, action_dim)``.
+    :param eigenvalues: of C in ascending order, one for each action that was seen to move.
+    :param num_loops: pairs of steps that C was made from.
+    """
 
     displacement: Tensor
     eigenvalues: Tensor
@@ -42,9 +46,9 @@ def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: floa
     """A displacement matrix M under which loops close.
 
     For two steps whose frames look the same, the counts n of the actions between them satisfy n M^T = 0. Let
-    C = mean(n n^T / |n|²) over such pairs: the eigenvectors of its smallest eigenvalues, among actions seen to move, span
-    the rows of M, which is thereby known up to an invertible map of the state space. An action after which the frame
-    did not change is not counted: a blocked move moves nothing.
+    C = mean(n n^T / |n|²) over such pairs: the eigenvectors of its smallest eigenvalues, among actions seen to move,
+    span the rows of M, which is thereby known up to an invertible map of the state space. An action after which the
+    frame did not change is not counted: a blocked move moves nothing.
 
     :param frames: ``(batch, time, C, H, W)``.
     :param actions: ``(batch, time, action_dim)``.
@@ -55,7 +59,8 @@ def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: floa
     moving = (actions.abs() * changed).sum((0, 1)) > 0
     if int(moving.sum()) < state_dim:
         raise EpisodesError(
-            f"actions: expected at least {state_dim} that change the frame, one a state dimension, got {int(moving.sum())}"
+            f"actions: expected at least {state_dim} that change the frame, one a state dimension, "
+            f"got {int(moving.sum())}"
         )
     flat = frames.flatten(2)
     alike = torch.cdist(flat, flat).square() / flat.shape[-1] <= tolerance
@@ -63,7 +68,9 @@ def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: floa
     n = (counts[episode, later] - counts[episode, earlier])[:, moving]
     n = n[n.any(-1)]
     if not len(n):
-        raise EpisodesError("frames: expected an agent that comes back to where it was, got no two frames that look the same")
+        raise EpisodesError(
+            "frames: expected an agent that comes back to where it was, got no two frames that look the same"
+        )
     n = n / n.norm(dim=-1, keepdim=True)
     eigenvalues, vectors = torch.linalg.eigh((n.t() @ n / len(n)).double())
     displacement = torch.zeros(state_dim, actions.shape[-1], dtype=actions.dtype, device=actions.device)
@@ -72,7 +79,12 @@ def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: floa
 
 
 class Outcomes(NamedTuple):
-    """Places that were tried, ``(n, state_dim)``; the share of tries that got there, ``(n,)``; and weights that sum to one."""
+    """What became of the moves that were tried.
+
+    :param target: places that were tried, ``(n, state_dim)``.
+    :param reached: the share of tries that got there, ``(n,)``.
+    :param weight: weights that sum to one.
+    """
 
     target: Tensor
     reached: Tensor

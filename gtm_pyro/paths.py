@@ -4,8 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import TorchDistribution
-from pyro.distributions import constraints
+from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from gtm_pyro.transitions import Transition
@@ -28,10 +27,10 @@ class TransitionPath(TorchDistribution):
         for t in 2..T:
             s_t ~ transition(s_{t-1}, a_t)
 
-    which is prod_t p(s_t | s_{t-1}, a_t) of eq. (1) and eq. (2), Fraccaro et al. 2018. ``rsample`` rolls the recurrence;
-    ``log_prob`` scores all steps in one call. Like torch's transforms, a draw remembers the noise that made it, so
-    that scoring it under the same transition and actions costs no further pass (value and total gradient are those of
-    the plain formula).
+    which is prod_t p(s_t | s_{t-1}, a_t) of eq. (1) and eq. (2), Fraccaro et al. 2018. ``rsample`` rolls the
+    recurrence; ``log_prob`` scores all steps in one call. Like torch's transforms, a draw remembers the noise that made
+    it, so that scoring it under the same transition and actions costs no further pass (value and total gradient are
+    those of the plain formula).
 
     Batch shape ``(*batch)``, event shape ``(T, state_dim)``.
 
@@ -52,9 +51,7 @@ class TransitionPath(TorchDistribution):
         if initial.event_shape != (dim,):
             raise ValueError(f"initial: expected event shape ({dim},), got {tuple(initial.event_shape)}")
         if actions.dim() < 2 or actions.shape[-1] != transition.action_dim:
-            raise ValueError(
-                f"actions: expected (..., time, {transition.action_dim}), got {tuple(actions.shape)}"
-            )
+            raise ValueError(f"actions: expected (..., time, {transition.action_dim}), got {tuple(actions.shape)}")
         batch_shape = torch.broadcast_shapes(initial.batch_shape, actions.shape[:-2])
         self.initial = initial.expand(batch_shape)
         self.transition, self.actions = transition, actions
@@ -69,7 +66,7 @@ class TransitionPath(TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
         shape = self._extended_shape(sample_shape)
         start = self.initial.rsample(sample_shape)
         unit = torch.randn(shape, dtype=start.dtype, device=start.device)
@@ -94,4 +91,12 @@ class TransitionPath(TorchDistribution):
     def _origin(self, value: Tensor) -> tuple[object, ...]:
         """Equal for two paths and values only if the same steps made them and nothing has changed since."""
         actions, versions = self.actions, [p._version for p in self.transition.parameters()]
-        return id(self.transition), actions.data_ptr(), actions.shape, actions.stride(), actions._version, value._version, *versions
+        return (
+            id(self.transition),
+            actions.data_ptr(),
+            actions.shape,
+            actions.stride(),
+            actions._version,
+            value._version,
+            *versions,
+        )

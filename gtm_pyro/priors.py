@@ -48,7 +48,7 @@ def _wide(value: Tensor) -> Tensor:
 
 
 class Heaviest(NamedTuple):
-    """The component of the largest weight: `component` (*batch) int64, `loc` and `scale` (*batch, D)."""
+    """The component of the largest weight: ``component`` (*batch) int64, ``loc`` and ``scale`` (*batch, D)."""
 
     component: Tensor
     loc: Tensor
@@ -60,10 +60,10 @@ class NormalMixture(TorchDistribution):
 
     :param logits: (*batch, K), unnormalised log weights; -inf excludes a component.
     :param loc: (*batch, K, D), or any shape that broadcasts to it.
-    :param scale: like `loc`, positive.
+    :param scale: like ``loc``, positive.
 
-    Batch shape `*batch`, event shape (D,). Where the components are shared along the last batch dimension, of
-    size Q, give `loc` and `scale` as (*batch[:-1], 1, K, D): log_prob is then a matrix product, and nothing
+    Batch shape ``*batch``, event shape (D,). Where the components are shared along the last batch dimension, of
+    size Q, give ``loc`` and ``scale`` as (*batch[:-1], 1, K, D): log_prob is then a matrix product, and nothing
     of size Q x K x D is made. Samples have pathwise derivatives, by implicit reparameterisation (Figurnov
     et al. 2018).
     """
@@ -148,7 +148,7 @@ class NormalMixture(TorchDistribution):
         return (weights.unsqueeze(-2) @ stat).squeeze(-2)
 
     def _components(self, which: Tensor) -> tuple[Tensor, Tensor]:
-        """loc and scale (*sample, *batch, D) of components `which` (*sample, *batch)."""
+        """loc and scale (*sample, *batch, D) of components ``which`` (*sample, *batch)."""
         shape = (*which.shape, *self.loc.shape[-2:])
         index = which[..., None, None].expand(*which.shape, 1, shape[-1])
         loc, scale = (p.expand(shape).gather(-2, index).squeeze(-2) for p in (self.loc, self.scale))
@@ -159,7 +159,7 @@ class NormalMixture(TorchDistribution):
         return self._shared_component_log_prob(value) if self._shared else self._component_log_prob(value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log density (*sample, *batch), in nats, of `value` (*sample, *batch, D)."""
+        """log density (*sample, *batch), in nats, of ``value`` (*sample, *batch, D)."""
         if self._validate_args:
             self._validate_sample(value)
         joint = self.logits + self.component_log_prob(value)
@@ -167,9 +167,9 @@ class NormalMixture(TorchDistribution):
         return density.expand(torch.broadcast_shapes(density.shape, self.batch_shape))
 
     def regret(self, value: Tensor) -> Tensor:
-        """What the weights cost against the single best component, max_k log N_k(value) - log_prob(value), in nats, at least 0.
+        """What the weights cost against the single best component, in nats, at least 0.
 
-        Shapes as of `log_prob`. Components of weight 0 do not count.
+        max_k log N_k(value) - log_prob(value). Shapes as of ``log_prob``. Components of weight 0 do not count.
         """
         best = self.component_log_prob(value).masked_fill(self.logits == -torch.inf, -torch.inf).amax(-1)
         return best - self.log_prob(value)
@@ -190,9 +190,7 @@ class NormalMixture(TorchDistribution):
         point = _wide(value) - centre
         precision = scale.reciprocal().square()
         weighted = loc * precision
-        constant = (0.5 * loc * weighted + scale.log()).sum(-1, keepdim=True) + 0.5 * loc.shape[
-            -1
-        ] * _LOG_TWO_PI
+        constant = (0.5 * loc * weighted + scale.log()).sum(-1, keepdim=True) + 0.5 * loc.shape[-1] * _LOG_TWO_PI
         of_point = torch.cat([point.square(), point, torch.ones_like(point[..., :1])], -1)
         of_component = torch.cat([-0.5 * precision, weighted, -constant], -1)
         return (of_point @ of_component.mT).to(value.dtype)
@@ -210,7 +208,7 @@ class NormalMixture(TorchDistribution):
         return sample
 
     def _with_pathwise_gradient(self, sample: Tensor) -> Tensor:
-        """`sample` with the derivative that keeps each conditional CDF F(z_d | z_<d) where it is.
+        """``sample`` with the derivative that keeps each conditional CDF F(z_d | z_<d) where it is.
 
         dz_d = -dF(z_d | z_<d) / p(z_d | z_<d), where dF includes the change through z_<d.
         """
@@ -223,9 +221,7 @@ class NormalMixture(TorchDistribution):
             given = weight.softmax(-1)
             cdf = (given * torch.special.ndtr(standard)).sum(-1)
             with torch.no_grad():
-                density = (given * torch.exp(-0.5 * standard.square()) / scale).sum(-1) / math.sqrt(
-                    2 * math.pi
-                )
+                density = (given * torch.exp(-0.5 * standard.square()) / scale).sum(-1) / math.sqrt(2 * math.pi)
             moved.append(sample[..., d] - (cdf - cdf.detach()) / density)
             weight = weight - 0.5 * ((moved[-1].unsqueeze(-1) - loc) / scale).square() - scale.log()
         return torch.stack(moved, -1)

@@ -20,8 +20,7 @@ from gtm_pyro.run_folder import RunFolder
 def elbo_terms(model: nn.Module, guide: nn.Module, episodes: Episodes, reading: Reading) -> dict[str, float]:
     """The terms of the ELBO in nats a frame, from one draw of the guide.
 
-    Returns:
-        log_likelihood: of all observed sites; kl_NAME: of each latent site, log q - log p.
+    :returns: log_likelihood: of all observed sites; kl_NAME: of each latent site, log q - log p.
     """
     with pyro.validation_enabled(False):
         guide_trace = poutine.trace(guide).get_trace(episodes, reading)
@@ -42,10 +41,9 @@ def elbo_terms(model: nn.Module, guide: nn.Module, episodes: Episodes, reading: 
 class Progress:
     """Shows and stores the numbers of a run; a context, so that the bar and the writer are closed.
 
-    Args:
-        lines: of metrics.jsonl from before a resume.
-        step: optimiser steps taken before.
-        total: optimiser steps to take in all.
+    :param lines: of metrics.jsonl from before a resume.
+    :param step: optimiser steps taken before.
+    :param total: optimiser steps to take in all.
     """
 
     def __init__(
@@ -53,9 +51,7 @@ class Progress:
     ) -> None:
         self.folder, self.lines = folder, lines
         # the bar's own clock sees this session only, so its time left is right after a resume as well
-        self.bar = tqdm(
-            total=total, initial=step, disable=not show, unit="step", mininterval=0.5, dynamic_ncols=True
-        )
+        self.bar = tqdm(total=total, initial=step, disable=not show, unit="step", mininterval=0.5, dynamic_ncols=True)
         self.writer = _summary_writer(folder, step) if folder else None
 
     def __enter__(self) -> "Progress":
@@ -67,15 +63,14 @@ class Progress:
             _quietly(self.writer.close)
 
     def advance(self, total: int) -> None:
-        """One more step; `total` grows with every restart."""
+        """One more step; ``total`` grows with every restart."""
         self.bar.total = total
         self.bar.update()
 
     def log(self, line: Mapping[str, Any], stages: int) -> None:
         """Write one line of metrics; numbers that are not finite become null.
 
-        Raises:
-            RunFolderError: metrics.jsonl could not be written.
+        :raises RunFolderError: metrics.jsonl could not be written.
         """
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         self.lines.append(clean)

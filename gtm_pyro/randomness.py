@@ -49,7 +49,7 @@ def callers_random_state(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def module_parameters(*programs: nn.Module) -> Iterator[None]:
-    """Parameters belong to their modules, not to Pyro's global store: its setting `module_local_params`."""
+    """Parameters belong to their modules, not to Pyro's global store: its setting ``module_local_params``."""
     for program in programs:
         for module in program.modules():
             # Pyro makes this attribute only in modules that are built while the setting is on

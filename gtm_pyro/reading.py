@@ -17,12 +17,13 @@ class Reading:
     """Which steps of an episode are scored, and what each may read.
 
     ``predicted``: steps ``tau+1..T`` read the first ``tau`` (Fraccaro et al. 2018, eq. 1).
-    ``others``: every step reads all other steps of its episode (leave one out): ``T`` training signals an episode in place
-    of ``T - tau``. A training signal, not a bound.
+    ``others``: every step reads all other steps of its episode (leave one out): ``T`` training signals an episode in
+    place of ``T - tau``. A training signal, not a bound.
     ``earlier``: every step reads all earlier ones (a growing memory); the first has the prior N(0, I). A bound on
     ``log p(x_{1:T} | a_{1:T})``.
 
-    ``num_neighbors``: entries read for each scored step; ``None`` is the memory's own number, ``"all"`` the whole memory.
+    ``num_neighbors``: entries read for each scored step; ``None`` is the memory's own number, ``"all"`` the whole
+    memory.
     """
 
     scored: Scored = "predicted"
@@ -47,6 +48,8 @@ class Reading:
         if self.scored == "predicted":
             return None
         ones = torch.ones(episodes.num_steps, episodes.num_steps, dtype=torch.bool, device=episodes.device)
-        return ones.tril(-1) if self.scored == "earlier" else ~torch.eye(
-            episodes.num_steps, dtype=torch.bool, device=episodes.device
+        return (
+            ones.tril(-1)
+            if self.scored == "earlier"
+            else ~torch.eye(episodes.num_steps, dtype=torch.bool, device=episodes.device)
         )

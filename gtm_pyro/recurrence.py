@@ -28,7 +28,8 @@ def unroll(step: Step, start: Tensor, inputs: Tensor, noise: Tensor, sequential:
     all time steps together, and the chain through time is the linear recurrence of the adjoint method,
     ``lambda_t = g_t + J_{t+1}^T lambda_{t+1}`` with ``J_t`` the Jacobian of step ``t``. First derivatives only.
 
-    :param step: ``(state (*batch, D), input (*batch, A)) -> (*batch, D)``, free to broadcast over more leading dimensions.
+    :param step: ``(state (*batch, D), input (*batch, A)) -> (*batch, D)``, free to broadcast over more leading
+        dimensions.
     :param start: the first state, ``(*batch, D)``.
     :param inputs: ``(*batch, time, A)``; the first is not used.
     :param noise: ``(*batch, time, D)``; the first is not used.
@@ -41,9 +42,7 @@ def unroll(step: Step, start: Tensor, inputs: Tensor, noise: Tensor, sequential:
         return path
     previous = path[..., :-1, :].requires_grad_()
     local = step(previous, inputs[..., 1:, :])
-    rows = [
-        torch.autograd.grad(local[..., d].sum(), previous, retain_graph=True)[0] for d in range(local.shape[-1])
-    ]
+    rows = [torch.autograd.grad(local[..., d].sum(), previous, retain_graph=True)[0] for d in range(local.shape[-1])]
     path = torch.cat([start.unsqueeze(-2), local + noise[..., 1:, :]], -2)
     if not path.requires_grad:
         return path

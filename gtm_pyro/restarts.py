@@ -13,10 +13,9 @@ from gtm_pyro.stages import Stage
 
 
 def check_has_regret(model: nn.Module, guide: nn.Module, stages: tuple[Stage, ...]) -> None:
-    """A stage with `max_regret` needs `model.regret` and `guide.path`.
+    """A stage with ``max_regret`` needs ``model.regret`` and ``guide.path``.
 
-    Raises:
-        ConfigError: the model or the guide has no such method.
+    :raises ConfigError: the model or the guide has no such method.
     """
     if any(stage.max_regret is not None for stage in stages):
         for program, method in ((model, "regret"), (guide, "path")):
@@ -27,7 +26,7 @@ def check_has_regret(model: nn.Module, guide: nn.Module, stages: tuple[Stage, ..
 
 @torch.no_grad()
 def median_regret(model: Any, guide: Any, episodes: Episodes, reading: Reading) -> float:
-    """The median over scored steps of `model.regret` for the guide's path, in nats a frame."""
+    """The median over scored steps of ``model.regret`` for the guide's path, in nats a frame."""
     with pyro.validation_enabled(False):
         return float(model.regret(episodes, guide.path(episodes), reading).median())
 

@@ -54,8 +54,7 @@ class RunFolder:
     def create(cls, path: str | os.PathLike[str]) -> "RunFolder":
         """A folder for a new run; one that holds nothing but a config.yaml counts as empty.
 
-        Raises:
-            RunFolderError: it holds something, is no folder, or cannot be made.
+        :raises RunFolderError: it holds something, is no folder, or cannot be made.
         """
         folder = cls(Path(path))
         try:
@@ -75,8 +74,7 @@ class RunFolder:
     def open(cls, path: str | os.PathLike[str]) -> "RunFolder":
         """The folder of an earlier run.
 
-        Raises:
-            RunFolderError: it is missing, or no run was ever started in it.
+        :raises RunFolderError: it is missing, or no run was ever started in it.
         """
         folder = cls(Path(path))
         if not folder.path.is_dir():
@@ -89,8 +87,7 @@ class RunFolder:
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl.
 
-        Raises:
-            RunFolderError: it cannot be written.
+        :raises RunFolderError: it cannot be written.
         """
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
@@ -99,7 +96,7 @@ class RunFolder:
             raise RunFolderError(f"{self.metrics}: could not be written ({error.strerror})") from error
 
     def read_metrics(self, last_step: int | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl up to `last_step`; a line that was cut short is left out."""
+        """The lines of metrics.jsonl up to ``last_step``; a line that was cut short is left out."""
         if not self.metrics.is_file():
             return []
         lines = []
@@ -113,10 +110,9 @@ class RunFolder:
         return lines
 
     def truncate_metrics(self, last_step: int) -> list[dict[str, Any]]:
-        """Drop what was logged after `last_step`, which a resumed run is about to log again; return the rest.
+        """Drop what was logged after ``last_step``, which a resumed run is about to log again; return the rest.
 
-        Raises:
-            RunFolderError: metrics.jsonl cannot be written.
+        :raises RunFolderError: metrics.jsonl cannot be written.
         """
         lines = self.read_metrics(last_step)
         try:
@@ -129,8 +125,7 @@ class RunFolder:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one, an error the old one.
 
-    Raises:
-        OSError: no rights, a full disk.
+    :raises OSError: no rights, a full disk.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -17,17 +17,14 @@ from gtm_pyro.reading import Reading
 class Stage:
     """Some optimiser steps on episodes of one length, read in one way.
 
-    Args:
-        steps: optimiser steps.
-        batch_size: episodes a step.
-        num_observed: tau, the memorised steps of an episode.
-        num_predicted: the steps after them.
-        reading: which steps are scored, and against which memory entries.
-        max_regret: in nats a frame. When the stage is over, the run is stuck if the median of `model.regret`
-            on fresh training episodes is above it, and starts again from fresh values; None never looks.
-
-    Raises:
-        ConfigError: a number out of its range.
+    :param steps: optimiser steps.
+    :param batch_size: episodes a step.
+    :param num_observed: tau, the memorised steps of an episode.
+    :param num_predicted: the steps after them.
+    :param reading: which steps are scored, and against which memory entries.
+    :param max_regret: in nats a frame. When the stage is over, the run is stuck if the median of ``model.regret`` on
+        fresh training episodes is above it, and starts again from fresh values; None never looks.
+    :raises ConfigError: a number out of its range.
     """
 
     steps: int
@@ -48,13 +45,10 @@ class Stage:
 class LearningRates:
     """Adam's learning rates before decay.
 
-    Args:
-        default: for every parameter that no prefix matches.
-        by_prefix: rates for the parameters whose name begins so; the longest prefix wins. Names are those of
-            the model ("transition.displacement"), or begin with "model." or "guide.".
-
-    Raises:
-        ConfigError: a rate that is not over 0.
+    :param default: for every parameter that no prefix matches.
+    :param by_prefix: rates for the parameters whose name begins so; the longest prefix wins. Names are those of the
+        model ("transition.displacement"), or begin with "model." or "guide.".
+    :raises ConfigError: a rate that is not over 0.
     """
 
     default: float = 1e-3
@@ -66,13 +60,10 @@ class LearningRates:
                 raise ConfigError(f"learning_rates: {name}: expected a number over 0, got {rate}")
 
     def groups(self, parameters: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Parameter groups for a torch optimiser, one a rate; `base_rate` keeps the rate before decay.
+        """Parameter groups for a torch optimiser, one a rate; ``base_rate`` keeps the rate before decay.
 
-        Args:
-            parameters: by full name, "model.transition.displacement" for instance.
-
-        Raises:
-            ConfigError: a prefix that no parameter has.
+        :param parameters: by full name, "model.transition.displacement" for instance.
+        :raises ConfigError: a prefix that no parameter has.
         """
         groups: dict[float, list[Tensor]] = {}
         for name, parameter in parameters.items():
@@ -89,17 +80,12 @@ class LearningRates:
 class Schedule:
     """Stages laid end to end, and one cosine decay of the learning rates from 1 to 0 over all of them.
 
-    Args:
-        stages: as declared.
-        steps: the total; the stages keep their shares of it. None keeps the declared steps.
-
-    Attributes:
-        stages: as declared.
-        ends: for each stage, the number of steps after which it is over.
-        total: the last of them.
-
-    Raises:
-        ConfigError: no stage, or `steps` below 1.
+    :param stages: as declared.
+    :param steps: the total; the stages keep their shares of it. None keeps the declared steps.
+    :ivar stages: as declared.
+    :ivar ends: for each stage, the number of steps after which it is over.
+    :ivar total: the last of them.
+    :raises ConfigError: no stage, or ``steps`` below 1.
     """
 
     def __init__(self, stages: Sequence[Stage], steps: int | None = None) -> None:
@@ -113,11 +99,11 @@ class Schedule:
         self.ends = tuple(round(end * self.total / declared[-1]) for end in declared)
 
     def index(self, position: int) -> int:
-        """The number, from 0, of the stage that holds the step after `position` steps."""
+        """The number, from 0, of the stage that holds the step after ``position`` steps."""
         return min(bisect_right(self.ends, position), len(self.stages) - 1)
 
     def ended(self, position: int) -> Stage | None:
-        """The stage that is over after exactly `position` steps.
+        """The stage that is over after exactly ``position`` steps.
 
         A stage that was cut to less than half is not returned: it cannot be expected to have got anywhere.
         """
@@ -128,7 +114,7 @@ class Schedule:
         return None
 
     def decay(self, position: int) -> float:
-        """The factor on every learning rate in the step after `position` steps."""
+        """The factor on every learning rate in the step after ``position`` steps."""
         return 0.5 * (1 + math.cos(math.pi * position / self.total))
 
 

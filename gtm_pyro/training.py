@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,18 @@ from gtm_pyro.stages import Schedule, Stage
 
 logger = logging.getLogger(__name__)
 
+INITIAL_EPISODES = 64
+
 
 @dataclass
 class State:
     """Where a run stands; with the tensors, all that a checkpoint holds.
 
-    Args:
-        step: optimiser steps taken, those of abandoned attempts included.
-        start: the step at which the current attempt began.
-        restarts: how often the run was stuck and started again.
-        seconds: of training, over all resumes.
-        regret: nats a frame that the last check for being stuck found.
+    :param step: optimiser steps taken, those of abandoned attempts included.
+    :param start: the step at which the current attempt began.
+    :param restarts: how often the run was stuck and started again.
+    :param seconds: of training, over all resumes.
+    :param regret: nats a frame that the last check for being stuck found.
     """
 
     step: int = 0
@@ -56,10 +57,10 @@ class State:
 class Training:
     """A run.
 
-    Args:
-        plan: the settings that decide what a step does, as JSON values; a run is resumed only with the same.
-        folder: where to write; None writes nothing.
-        checkpoint_every, log_every: in steps.
+    :param plan: the settings that decide what a step does, as JSON values; a run is resumed only with the same.
+    :param folder: where to write; None writes nothing.
+    :param checkpoint_every: in steps.
+    :param log_every: in steps.
     """
 
     learner: Learner
@@ -97,8 +98,7 @@ class Training:
     def load(self) -> None:
         """Go on from the newest checkpoint; without one, write the starting values as the first.
 
-        Raises:
-            RunFolderError: it is of another model, or of a run with other settings.
+        :raises RunFolderError: it is of another model, or of a run with other settings.
         """
         if self.folder is None:
             return
@@ -154,7 +154,8 @@ class Training:
             redraw_weights(self.learner.program)
         initialise = getattr(self.learner.model, "initialise", None)
         if initialise is not None:
-            initialise(self.episodes(self.schedule.stages[0], seed))
+            stage = self.schedule.stages[0]
+            initialise(self.episodes(replace(stage, batch_size=max(stage.batch_size, INITIAL_EPISODES)), seed))
 
     def _step(self) -> dict[str, Any] | None:
         """One step; returns a line of metrics where one is due."""
@@ -215,8 +216,7 @@ class Training:
     def _check_finite(self) -> None:
         """Look at every loss and gradient norm since the last look.
 
-        Raises:
-            NonFiniteLossError: names the first bad step and the last good state.
+        :raises NonFiniteLossError: names the first bad step and the last good state.
         """
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked:

@@ -41,7 +41,10 @@ class Transition(nn.Module):
         return self.log_scale.exp()
 
     def loc(self, s: Tensor, actions: Tensor) -> Tensor:
-        """f(s_{t-1}, a_t): states ``(..., state_dim)``, actions ``(..., action_dim)`` to states, over any leading dimensions."""
+        """f(s_{t-1}, a_t): states ``(..., state_dim)``, actions ``(..., action_dim)`` to states.
+
+        Over any leading dimensions.
+        """
         raise NotImplementedError
 
     def forward(self, s: Tensor, actions: Tensor) -> dist.TorchDistribution:
@@ -82,9 +85,12 @@ class Translation(Transition):
 
     @torch.no_grad()
     def initialise(self, frames: Tensor, actions: Tensor) -> None:
-        """Start M where loops close, from frames ``(batch, time, C, H, W)`` and actions ``(batch, time, action_dim)`` alone.
+        """Start M where loops close, from frames and actions alone.
 
         Where none closes, a warning is logged and M starts at random.
+
+        :param frames: ``(batch, time, C, H, W)``.
+        :param actions: ``(batch, time, action_dim)``.
         """
         best = most_textured(frames)
         try:
@@ -173,7 +179,9 @@ class WalledTranslation(Translation):
         batch = start.shape[:-1]
         layers = [(layer.weight.t(), layer.bias) for layer in self._gate_linear]
         s = start.reshape(-1, self.state_dim)
-        moves = self.moves(actions).expand(*batch, -1, -1).reshape(-1, actions.shape[-2], self.state_dim).transpose(0, 1)
+        moves = (
+            self.moves(actions).expand(*batch, -1, -1).reshape(-1, actions.shape[-2], self.state_dim).transpose(0, 1)
+        )
         noises = noise.expand(*batch, -1, -1).reshape(-1, actions.shape[-2], self.state_dim).transpose(0, 1)
         path = [s]
         for move, epsilon in zip(moves[1:].contiguous(), noises[1:].contiguous(), strict=True):

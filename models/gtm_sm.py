@@ -74,9 +74,11 @@ class GTMSM(PyroModule):
         return TransitionPath(initial, self.transition, actions.unsqueeze(-3))
 
     def remember(self, s: Tensor, frames: Tensor) -> SpatialMemory:
-        """The past encoder (section 3.3): writes states ``(*batch, tau, state_dim)`` with the encodings of their frames.
+        """The past encoder (section 3.3): writes states with the encodings of their frames.
 
         A frame is encoded when it is first retrieved: retrieval depends on states only.
+
+        :param s: ``(*batch, tau, state_dim)``.
         """
         return self.memory.write(s, DeferredValues(self.encoder.statistics, frames))
 
@@ -96,8 +98,8 @@ class GTMSM(PyroModule):
     def regret(self, episodes: Episodes, path: TransitionPath, reading: Reading | None = None) -> Tensor:
         """What the ELBO loses by weighing memory entries by place, in nats, ``(batch, scored steps)``.
 
-        max_k log N(z_t; z^(k)) - log p(z_t | s_t, m), with z_t the mean encoding: near 0 where the nearest entry is also
-        the one that looks most alike, and large for states that do not tell places apart. Needs no true pose.
+        max_k log N(z_t; z^(k)) - log p(z_t | s_t, m), with z_t the mean encoding: near 0 where the nearest entry is
+        also the one that looks most alike, and large for states that do not tell places apart. Needs no true pose.
         """
         reading = reading or self.reading
         memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)

@@ -30,7 +30,7 @@ DATA = ImageNavigation(cuts_per_image=4)
 
 
 class HookedData:
-    """Image navigation that calls `hook(seed, episodes)`, which may return other episodes, or None."""
+    """Image navigation that calls ``hook(seed, episodes)``, which may return other episodes, or None."""
 
     action_names, action_dim, frame_shape = ImageNavigation.action_names, ImageNavigation.action_dim, (3, 8, 8)
 
@@ -45,7 +45,7 @@ class HookedData:
 
 
 def at_step(step: int, action: Callable[[Episodes], Episodes | None]) -> HookedData:
-    """Data that calls `action(episodes)` in one step of a run with seed 0."""
+    """Data that calls ``action(episodes)`` in one step of a run with seed 0."""
     wanted = derived_seed(0, step - 1, Purpose.STEP)
     return HookedData(lambda seed, episodes: action(episodes) if seed == wanted else None)
 

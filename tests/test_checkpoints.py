@@ -40,7 +40,7 @@ def numbered(step: int) -> Checkpoint:
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes of a file fails, as on a full disk."""
+    """Every write beyond ``size`` bytes of a file fails, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

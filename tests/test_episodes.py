@@ -24,9 +24,7 @@ def make(batch: int = 3, time: int = 6, tau: int = 4, dtype: torch.dtype = torch
 
 
 def fields(episodes: Episodes) -> dict:
-    return {
-        name: getattr(episodes, name) for name in ("frames", "actions", "num_observed", "poses", "worlds")
-    }
+    return {name: getattr(episodes, name) for name in ("frames", "actions", "num_observed", "poses", "worlds")}
 
 
 def assert_same(left: Episodes, right: Episodes) -> None:

@@ -141,7 +141,7 @@ def test_an_attempt_begins_with_the_models_own_starting_values() -> None:
     model.initialise = lambda batch: seen.append(batch)  # type: ignore[method-assign]
     seen: list[Any] = []
     fit(model, guide, HookedData(), stages=STAGES, steps=3, progress=False)
-    assert [(batch.batch_size, batch.num_steps) for batch in seen] == [(2, 16)]
+    assert [(batch.batch_size, batch.num_steps) for batch in seen] == [(64, 16)]
 
 
 def test_training_lowers_the_loss() -> None:

@@ -66,7 +66,11 @@ def test_three_sites_with_the_shapes_of_the_docstring(reading: Reading) -> None:
     episodes = walk()
     drawn, scored = traces(model, guide, episodes, reading)
     steps = 6 if reading.scored == "predicted" else 18
-    latent = {name for name in scored.stochastic_nodes if not isinstance(scored.nodes[name]["fn"], dist.Delta) and name in "szx"}
+    latent = {
+        name
+        for name in scored.stochastic_nodes
+        if not isinstance(scored.nodes[name]["fn"], dist.Delta) and name in "szx"
+    }
     assert latent | set(scored.observation_nodes) == {"s", "z", "x"}
     assert scored.nodes["s"]["value"].shape == (3, 1, 18, 2)
     assert scored.nodes["z"]["value"].shape == (3, steps, 4)
@@ -96,7 +100,9 @@ def reference_loss(model, episodes, reading, z, s) -> torch.Tensor:
             for weight, i in zip(weights / weights.sum(), near, strict=True):
                 q = model.encoder(episodes.frames[b, entries[i]])
                 terms.append(weight.log() + q.log_prob(z[b, row]))
-            log_prior = torch.logsumexp(torch.stack(terms), 0) if terms else dist.Normal(0.0, 1.0).log_prob(z[b, row]).sum()
+            log_prior = (
+                torch.logsumexp(torch.stack(terms), 0) if terms else dist.Normal(0.0, 1.0).log_prob(z[b, row]).sum()
+            )
             log_q = model.encoder(episodes.frames[b, t]).log_prob(z[b, row])
             total = total - model.decoder(z[b, row]).log_prob(episodes.frames[b, t]) - log_prior + log_q
     return total
@@ -125,8 +131,13 @@ def test_svi_works_bare() -> None:
     assert all((p != start[name]).any() for name, p in model.named_parameters())
 
 
-@pytest.mark.parametrize("loss", [Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=2),
-                                  RenyiELBO(alpha=0.0, num_particles=3, vectorize_particles=True, max_plate_nesting=2)])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=2),
+        RenyiELBO(alpha=0.0, num_particles=3, vectorize_particles=True, max_plate_nesting=2),
+    ],
+)
 @pytest.mark.parametrize("reading", READINGS)
 def test_particles_are_vectorised(loss, reading: Reading) -> None:
     model, guide = make()
@@ -148,7 +159,9 @@ def test_particles_do_not_leak_into_each_other() -> None:
         single = poutine.trace(poutine.replay(model, one)).get_trace(episodes)
         single.compute_log_prob()
         for site in "zx":
-            torch.testing.assert_close(single.nodes[site]["log_prob"], scored.nodes[site]["log_prob"][particle], rtol=1e-4, atol=1e-3)
+            torch.testing.assert_close(
+                single.nodes[site]["log_prob"], scored.nodes[site]["log_prob"][particle], rtol=1e-4, atol=1e-3
+            )
 
 
 def test_a_growing_memory_bounds_the_evidence() -> None:
@@ -183,9 +196,15 @@ def test_elbo_gradients_equal_those_of_the_written_out_loss() -> None:
     near = distance.topk(5, largest=False)
     stats = model.encoder.statistics(episodes.frames[:, :12])
     batch = torch.arange(2)[:, None, None]
-    component = dist.Normal(stats["loc"][batch, near.indices], stats["scale"][batch, near.indices]).log_prob(z.unsqueeze(-2)).sum(-1)
+    component = (
+        dist.Normal(stats["loc"][batch, near.indices], stats["scale"][batch, near.indices])
+        .log_prob(z.unsqueeze(-2))
+        .sum(-1)
+    )
     weights = (-(near.values + 1e-4).log()).log_softmax(-1)
-    expected = (q.log_prob(z) - (weights + component).logsumexp(-1) - model.decoder(z).log_prob(episodes.frames[:, 12:])).sum()
+    expected = (
+        q.log_prob(z) - (weights + component).logsumexp(-1) - model.decoder(z).log_prob(episodes.frames[:, 12:])
+    ).sum()
     want = torch.autograd.grad(expected, list(parameters.values()), allow_unused=True)
     torch.testing.assert_close(loss, expected)
     for name, a, b in zip(parameters, got, want, strict=True):

@@ -51,12 +51,8 @@ def test_walled_walks_equal_the_loop(size, steps):
     actions = walks.draw_actions(20, steps, 2.0, generator)
     start = torch.randint(size, (20, 2), generator=generator)
     positions = walks.walled_positions(start, walks.displacements()[actions], size)
-    expected = [
-        walk_step_by_step(s, a, size)[0] for s, a in zip(start.tolist(), actions.tolist(), strict=True)
-    ]
-    assert positions.dtype == torch.int64 and positions.tolist() == [
-        [list(p) for p in path] for path in expected
-    ]
+    expected = [walk_step_by_step(s, a, size)[0] for s, a in zip(start.tolist(), actions.tolist(), strict=True)]
+    assert positions.dtype == torch.int64 and positions.tolist() == [[list(p) for p in path] for path in expected]
 
 
 @pytest.mark.parametrize("size", [2, 3, 9])
@@ -111,9 +107,7 @@ def test_actions_are_uniform_and_repeated():
     shares = torch.bincount(actions.flatten(), minlength=5) / actions.numel()
     assert shares.tolist() == pytest.approx([0.2] * 5, abs=5 * 1.11 * (0.16 / 4e5) ** 0.5)
     # Poisson, not geometric: the first run has one step with probability exp(-2), the next differs in 4 of 5.
-    alone = (
-        walks.draw_actions(20000, 2, 2.0, torch.Generator().manual_seed(1)).diff(dim=1).ne(0).double().mean()
-    )
+    alone = walks.draw_actions(20000, 2, 2.0, torch.Generator().manual_seed(1)).diff(dim=1).ne(0).double().mean()
     assert alone.item() == pytest.approx(0.8 * np.exp(-2), abs=5 * (0.108 * 0.892 / 20000) ** 0.5)
     single = walks.draw_actions(400, 3000, 0.0, torch.Generator().manual_seed(0))
     changes = (single[:, 1:] != single[:, :-1]).float().mean().item()
@@ -171,9 +165,7 @@ def test_a_walk_in_chunks_is_the_whole_walk(data, one_hot):
     for chunk in actions.split(128, 1):
         part = data.walk(chunk, episodes.worlds, start)
         stop = sum(chunk.shape[1:2])
-        assert torch.equal(part.frames, whole.frames[:, :stop]) and torch.equal(
-            part.poses, whole.poses[:, :stop]
-        )
+        assert torch.equal(part.frames, whole.frames[:, :stop]) and torch.equal(part.poses, whole.poses[:, :stop])
         whole = type(whole)(whole.frames[:, stop:], whole.poses[:, stop:])
         start = part.poses[:, -1]
     again = data.walk(episodes.actions, episodes.worlds)
@@ -235,9 +227,7 @@ def test_a_folder_gives_centred_squares_split_by_file(tmp_path):
     assert len(np.unique(every, axis=0)) == 8 and sum(np.array_equal(world, expected) for world in every) == 1
     assert torch.equal(data.worlds("test"), ImageNavigation(str(tmp_path)).worlds("test"))
     # Of the 28 splits of 8 files, ten seeds give more than one.
-    splits = {
-        ImageNavigation(str(tmp_path), image_seed=seed).worlds("test").numpy().tobytes() for seed in range(10)
-    }
+    splits = {ImageNavigation(str(tmp_path), image_seed=seed).worlds("test").numpy().tobytes() for seed in range(10)}
     assert len(splits) > 1
 
 
@@ -275,9 +265,7 @@ def test_several_cuts_of_a_folders_images(tmp_path):
     worlds = ImageNavigation(str(tmp_path), test_fraction=1.0, cuts_per_image=20).worlds("test")
     assert worlds.shape == (40, 3, 32, 32)
     assert (worlds[:20] == 90).all()  # nothing better is to be had there
-    assert (
-        (worlds[20:].double() / 255).var((2, 3), correction=0).mean(1).sqrt() >= MINIMUM_CONTRAST - 1e-6
-    ).all()
+    assert ((worlds[20:].double() / 255).var((2, 3), correction=0).mean(1).sqrt() >= MINIMUM_CONTRAST - 1e-6).all()
 
 
 def nothing(folder: Path) -> None:

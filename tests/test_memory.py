@@ -71,9 +71,7 @@ def revisited():
     """Cells far from the origin, each visited 50 times with a scatter of 1e-3, as a long walk writes them."""
     generator = torch.Generator().manual_seed(1)
     cells = torch.randint(0, 9, (1, 10, 2), generator=generator).double() + 30
-    keys = cells.repeat_interleave(50, 1) + 1e-3 * torch.randn(
-        1, 500, 2, generator=generator, dtype=torch.float64
-    )
+    keys = cells.repeat_interleave(50, 1) + 1e-3 * torch.randn(1, 500, 2, generator=generator, dtype=torch.float64)
     noise = 1e-3 * torch.randn(1, 500, 2, generator=generator, dtype=torch.float64)
     return keys, keys + noise
 
@@ -302,9 +300,7 @@ def test_what_does_not_fit_is_named(batch, read, message):
         read(SpatialMemory().write(keys, stats))
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"backend": "octree"}, {"num_neighbors": 0}, {"num_neighbors": "most"}]
-)
+@pytest.mark.parametrize("arguments", [{"backend": "octree"}, {"num_neighbors": 0}, {"num_neighbors": "most"}])
 def test_settings_out_of_range_are_refused(arguments):
     with pytest.raises(ConfigError, match=next(iter(arguments))):
         SpatialMemory(**arguments)
@@ -315,9 +311,7 @@ def test_a_read_among_a_million_keys_costs_less_than_ten_times_one_among_ten_tho
     generator = torch.Generator().manual_seed(0)
     queries, seconds = torch.rand(1000, 2, generator=generator), []
     for size in (10_000, 1_000_000):
-        memory = SpatialMemory(5).write(
-            torch.rand(size, 2, generator=generator), {"entry": torch.arange(size)}
-        )
+        memory = SpatialMemory(5).write(torch.rand(size, 2, generator=generator), {"entry": torch.arange(size)})
         times = []
         for _ in range(10):
             start = time.perf_counter()

@@ -8,7 +8,9 @@ from gtm_pyro.paths import TransitionPath
 from gtm_pyro.transitions import Transition, Translation, WalledTranslation
 
 
-def make(kind: type[Translation] = WalledTranslation, batch: tuple[int, ...] = (4, 1), time: int = 9, **kwargs: float) -> TransitionPath:
+def make(
+    kind: type[Translation] = WalledTranslation, batch: tuple[int, ...] = (4, 1), time: int = 9, **kwargs: float
+) -> TransitionPath:
     torch.manual_seed(0)
     transition = kind(5, scale=0.3, **kwargs).double()
     torch.nn.init.normal_(transition.displacement)
@@ -66,7 +68,10 @@ def test_a_draw_is_scored_in_full_after_its_parameters_changed() -> None:
 
 
 def test_moments_are_those_of_a_gaussian_random_walk() -> None:
-    """Mean and variance over 20,000 draws within 5 standard errors: false-alarm rate under 1e-4 for the 36 comparisons."""
+    """Mean and variance over 20,000 draws within 5 standard errors.
+
+    False-alarm rate under 1e-4 for the 36 comparisons.
+    """
     path = make(Translation, batch=(1,))
     draws = path.rsample((20_000,))[:, 0]
     moves = path.transition.moves(path.actions[0]).detach()
@@ -103,7 +108,9 @@ def test_float32_draws_keep_a_small_scale_exact() -> None:
     actions = torch.eye(5)[torch.randint(5, (2, 300))]
     path = TransitionPath(dist.Normal(torch.zeros(2), 1e-3).to_event(1), transition, actions)
     draw = path.rsample()
-    exact = TransitionPath(dist.Normal(torch.zeros(2).double(), 1e-3).to_event(1), transition.double(), actions.double())
+    exact = TransitionPath(
+        dist.Normal(torch.zeros(2).double(), 1e-3).to_event(1), transition.double(), actions.double()
+    )
     torch.testing.assert_close(path.log_prob(draw), exact.log_prob(draw.detach().double()).float(), rtol=1e-2, atol=0)
 
 

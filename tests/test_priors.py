@@ -47,12 +47,8 @@ def test_log_prob_far_away_and_with_excluded_components(shared):
     if shared:
         loc, scale = loc[:, :1], scale[:, :1]
     logits[..., 1] = -torch.inf
-    value = (
-        torch.linspace(-200, 200, 9, dtype=torch.float64)[:, None, None, None] * scale.amax() + loc[..., 0, :]
-    )
-    far = reference(logits, loc.expand(2, 4, 5, 16), scale.expand(2, 4, 5, 16)).log_prob(
-        value.expand(9, 2, 4, 16)
-    )
+    value = torch.linspace(-200, 200, 9, dtype=torch.float64)[:, None, None, None] * scale.amax() + loc[..., 0, :]
+    far = reference(logits, loc.expand(2, 4, 5, 16), scale.expand(2, 4, 5, 16)).log_prob(value.expand(9, 2, 4, 16))
     leaves = [p.float().requires_grad_() for p in (logits, loc, scale, value.expand(9, 2, 4, 16))]
     ours = NormalMixture(*leaves[:3]).log_prob(leaves[3])
     torch.testing.assert_close(ours.double(), far, rtol=1e-5, atol=1e-4)
@@ -174,9 +170,7 @@ def test_expand_keeps_the_density_and_shares_the_components():
     with pytest.raises(ValueError, match="expand"):
         wide.expand((2, 7))
     single = NormalMixture(*parameters())
-    torch.testing.assert_close(
-        single.expand((6,)).log_prob(value[0, 0, 0, :6]), single.log_prob(value[0, 0, 0, :6])
-    )
+    torch.testing.assert_close(single.expand((6,)).log_prob(value[0, 0, 0, :6]), single.log_prob(value[0, 0, 0, :6]))
 
 
 def test_it_is_a_pyro_site():
@@ -197,9 +191,7 @@ def test_heaviest_component():
     logits, loc, scale = parameters(2, 7)
     index, heavy, width = NormalMixture(logits, loc, scale).heaviest
     assert index.shape == (2, 7)
-    assert torch.equal(
-        heavy, loc.gather(-2, logits.argmax(-1)[..., None, None].expand(2, 7, 1, 3)).squeeze(-2)
-    )
+    assert torch.equal(heavy, loc.gather(-2, logits.argmax(-1)[..., None, None].expand(2, 7, 1, 3)).squeeze(-2))
     shared = NormalMixture(logits, loc[:, :1], scale[:, :1]).heaviest
     assert torch.equal(shared.scale[1, 4], scale[1, 0, logits[1, 4].argmax()])
 

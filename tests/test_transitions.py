@@ -46,7 +46,10 @@ def test_unroll_needs_no_quick_loop_and_works_without_gradients() -> None:
     transition = WalledTranslation(5).double()
     with torch.no_grad():
         torch.testing.assert_close(
-            unroll(transition.loc, start, actions, noise), transition.rollout(start, actions, noise), rtol=1e-12, atol=1e-12
+            unroll(transition.loc, start, actions, noise),
+            transition.rollout(start, actions, noise),
+            rtol=1e-12,
+            atol=1e-12,
         )
         assert not transition.rollout(start, actions, noise).requires_grad
 

@@ -16,10 +16,9 @@ Split = Literal["train", "test"]
 class EpisodeData(Protocol):
     """A source of episodes. Anything with these members can be trained on; no base class is needed.
 
-    Attributes:
-        action_names: one name for each action, or for each number of a continuous action.
-        action_dim: the last axis of an episode's actions.
-        frame_shape: (channels, height, width)
+    :ivar action_names: one name for each action, or for each number of a continuous action.
+    :ivar action_dim: the last axis of an episode's actions.
+    :ivar frame_shape: (channels, height, width).
     """
 
     @property
@@ -64,14 +63,14 @@ def check_split(split: str) -> None:
 
 
 def check_whole(minimum: int, **numbers: int) -> None:
-    """Raise ConfigError for the first of these that is not a whole number of at least `minimum`."""
+    """Raise ConfigError for the first of these that is not a whole number of at least ``minimum``."""
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ConfigError(f"{name}: expected a whole number of at least {minimum}, got {value!r}")
 
 
 def check_request(batch_size: int, num_observed: int, num_predicted: int, split: str) -> None:
-    """Raise ConfigError for the first argument of `EpisodeData.sample` that no source can answer."""
+    """Raise ConfigError for the first argument of ``EpisodeData.sample`` that no source can answer."""
     check_whole(1, batch_size=batch_size, num_observed=num_observed)
     check_whole(0, num_predicted=num_predicted)
     check_split(split)

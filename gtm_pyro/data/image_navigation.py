@@ -27,33 +27,30 @@ class Walk(NamedTuple):
 
 
 class ImageNavigation:
-    """Episodes of an agent that walks on square images of `stride * (positions - 1) + crop_size` pixels.
+    """Episodes of an agent that walks on square images of ``stride * (positions - 1) + crop_size`` pixels.
 
-    It stands on one of positions x positions cells, `stride` pixels apart, and sees crop_size x crop_size
+    It stands on one of positions x positions cells, ``stride`` pixels apart, and sees crop_size x crop_size
     pixels. Actions are one-hot: up, down, left, right, stay; one is drawn uniformly and kept for 1 + Poisson
     steps. Every episode starts in the centre, where its first frame is seen with the action "stay".
 
-    Args:
-        images: a folder of images, searched with the folders below it, split by file into training and test
-            images. By default the colour photographs that scikit-image bundles, two of them for testing.
-        walls: at the edge, a move outwards has no effect (the paper's setting). Without walls the walk turns
-            back at the edge, so that every action recorded moves as it says.
-        mean_repeats: mean of the Poisson number of times that an action is repeated.
-        positions: cells on a side.
-        crop_size: pixels on a frame's side.
-        stride: pixels between neighbouring cells.
-        cuts_per_image: square cuts taken from each image; 1 is the largest centred square, the default for a
-            folder. The default for the photographs is 256 random ones.
-        augment: show training images with permuted colours and mirrored, 48 from one; the default for the
-            photographs, which are few, and not for a folder. Test images are never changed.
-        test_fraction: share of a folder's images that are for testing, at least one on each side; with 1 all
-            are. The photographs' split is fixed at 2 of 8.
-        image_seed: seed of the split of a folder and of the random cuts.
-
-    Raises:
-        ConfigError: a field is out of its range.
-        ImagesError: the folder or a file in it cannot be used; every file is read here (about 1 ms each at
-            178x218 pixels), so that training never meets a bad one.
+    :param images: a folder of images, searched with the folders below it, split by file into training and test images.
+        By default the colour photographs that scikit-image bundles, two of them for testing.
+    :param walls: at the edge, a move outwards has no effect (the paper's setting). Without walls the walk turns back at
+        the edge, so that every action recorded moves as it says.
+    :param mean_repeats: mean of the Poisson number of times that an action is repeated.
+    :param positions: cells on a side.
+    :param crop_size: pixels on a frame's side.
+    :param stride: pixels between neighbouring cells.
+    :param cuts_per_image: square cuts taken from each image; 1 is the largest centred square, the default for a folder.
+        The default for the photographs is 256 random ones.
+    :param augment: show training images with permuted colours and mirrored, 48 from one; the default for the
+        photographs, which are few, and not for a folder. Test images are never changed.
+    :param test_fraction: share of a folder's images that are for testing, at least one on each side; with 1 all are.
+        The photographs' split is fixed at 2 of 8.
+    :param image_seed: seed of the split of a folder and of the random cuts.
+    :raises ConfigError: a field is out of its range.
+    :raises ImagesError: the folder or a file in it cannot be used; every file is read here (about 1 ms each at 178x218
+        pixels), so that training never meets a bad one.
     """
 
     action_names = walks.ACTION_NAMES
@@ -114,8 +111,7 @@ class ImageNavigation:
     def worlds(self, split: Split) -> Tensor:
         """Every image of a split, shape (number, 3, image_size, image_size), uint8.
 
-        Raises:
-            ConfigError: the split has no image (test_fraction=1 leaves none to train on).
+        :raises ConfigError: the split has no image (test_fraction=1 leaves none to train on).
         """
         check_split(split)
         if split not in self._pools:
@@ -139,7 +135,7 @@ class ImageNavigation:
         split: Split = "train",
         device: torch.device | str = "cpu",
     ) -> Episodes:
-        """Draw episodes, with poses (x, y) in cells and the images walked on; see `EpisodeData.sample`.
+        """Draw episodes, with poses (x, y) in cells and the images walked on; see ``EpisodeData.sample``.
 
         The same seed gives the same episodes on every device: what is random is drawn on the CPU, the walks
         and the frames are computed on the device.
@@ -172,14 +168,11 @@ class ImageNavigation:
         start: Tensor | None = None,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Actions of a random walk from `start`, drawn as those of an episode are.
+        """Actions of a random walk from ``start``, drawn as those of an episode are.
 
-        Args:
-            start: poses before the first action, shape (batch, 2), by default the centre; it matters without
-                walls, where the walk turns back at the edge.
-
-        Returns:
-            One-hot, shape (batch, steps, 5).
+        :param start: poses before the first action, shape (batch, 2), by default the centre; it matters without walls,
+            where the walk turns back at the edge.
+        :returns: one-hot, shape (batch, steps, 5).
         """
         check_whole(1, batch=batch, steps=steps)
         generator = seeded_generator(seed, "actions")
@@ -190,15 +183,12 @@ class ImageNavigation:
     def walk(self, actions: Tensor, worlds: Tensor, start: Tensor | None = None) -> Walk:
         """The true frames and poses under given actions; pose and frame t come after action t.
 
-        A long walk may be cut into chunks: the next one starts at `poses[:, -1]` of the last.
+        A long walk may be cut into chunks: the next one starts at ``poses[:, -1]`` of the last.
 
-        Args:
-            actions: indices (batch, steps), or one-hot (batch, steps, 5)
-            worlds: the images walked on, shape (batch, 3, image_size, image_size); their device is used
-            start: poses before the first action, shape (batch, 2), whole cells; by default the centre
-
-        Raises:
-            EpisodesError: a wrong shape or value, or, without walls, an action that leaves the image.
+        :param actions: indices (batch, steps), or one-hot (batch, steps, 5).
+        :param worlds: the images walked on, shape (batch, 3, image_size, image_size); their device is used.
+        :param start: poses before the first action, shape (batch, 2), whole cells; by default the centre.
+        :raises EpisodesError: a wrong shape or value, or, without walls, an action that leaves the image.
         """
         indices = self._action_indices(actions).to(worlds.device)
         expected = (indices.shape[0], 3, self.image_size, self.image_size)
@@ -209,9 +199,7 @@ class ImageNavigation:
         if not self.walls and not torch.equal(taken, indices):
             batch, step = (taken != indices).nonzero()[0].tolist()
             name = self.action_names[int(indices[batch, step])]
-            raise EpisodesError(
-                f"actions[{batch}, {step}]: expected a move that stays on the image, got {name!r}"
-            )
+            raise EpisodesError(f"actions[{batch}, {step}]: expected a move that stays on the image, got {name!r}")
         return Walk(walks.crops(worlds, positions, self.crop_size, self.stride), positions.to(worlds.dtype))
 
     def _integrate(self, start: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

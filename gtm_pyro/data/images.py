@@ -14,9 +14,7 @@ from torch import Tensor
 from gtm_pyro.data.base import Split
 from gtm_pyro.errors import ImagesError, MissingDependencyError
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 # A cut below this standard deviation over its pixels, in units of the grey range, is drawn again: a black sky
 # looks the same everywhere and says nothing about place.
@@ -40,14 +38,11 @@ _PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
 def photographs(split: Split) -> list[Path]:
     """The colour photographs that scikit-image bundles: six to train on, a cat and a coffee to test on.
 
-    Raises:
-        MissingDependencyError: scikit-image is not installed.
+    :raises MissingDependencyError: scikit-image is not installed.
     """
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise MissingDependencyError(
-            "the default photographs come with scikit-image: pip install scikit-image"
-        )
+        raise MissingDependencyError("the default photographs come with scikit-image: pip install scikit-image")
     folder = Path(spec.origin).parent / "data"
     return [folder / name for name in _PHOTOGRAPHS[split]]
 
@@ -56,8 +51,7 @@ def find_images(directory: str | os.PathLike[str]) -> list[Path]:
     """Files with an image's suffix in a folder and the folders below it, sorted; others, and hidden ones, are
     ignored.
 
-    Raises:
-        ImagesError: the folder is missing, is no folder, cannot be read, or holds no image.
+    :raises ImagesError: the folder is missing, is no folder, cannot be read, or holds no image.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -81,8 +75,7 @@ def find_images(directory: str | os.PathLike[str]) -> list[Path]:
 def read_image(path: Path) -> np.ndarray:
     """One image upright in RGB, shape (height, width, 3), uint8. Grey becomes RGB; transparency is dropped.
 
-    Raises:
-        ImagesError: the file cannot be read, is no image, is cut short, or has more than 8 bits a channel.
+    :raises ImagesError: the file cannot be read, is no image, is cut short, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
@@ -105,15 +98,12 @@ def cut_images(paths: Sequence[Path], cuts_per_image: int, size: int, seed: int)
     """Square cuts of every image, area-averaged to size x size pixels.
 
     One cut an image is its largest centred square. More are squares at random places, of random sides between
-    three times `size` (or the short side, if that is less) and the short side, with a contrast of at least
+    three times ``size`` (or the short side, if that is less) and the short side, with a contrast of at least
     MINIMUM_CONTRAST; an image without enough such squares gives those of highest contrast. An image's cuts
     depend on its own name and the seed, not on the other images.
 
-    Returns:
-        Shape (len(paths) * cuts_per_image, 3, size, size), uint8.
-
-    Raises:
-        ImagesError: a file cannot be read, or is smaller than `size` pixels.
+    :returns: shape (len(paths) * cuts_per_image, 3, size, size), uint8.
+    :raises ImagesError: a file cannot be read, or is smaller than ``size`` pixels.
     """
 
     def cut(path: Path) -> np.ndarray:
@@ -134,17 +124,14 @@ def cut_images(paths: Sequence[Path], cuts_per_image: int, size: int, seed: int)
     return np.ascontiguousarray(cuts.transpose(0, 3, 1, 2))
 
 
-def average_squares(
-    pixels: np.ndarray, top: np.ndarray, left: np.ndarray, side: np.ndarray, size: int
-) -> np.ndarray:
+def average_squares(pixels: np.ndarray, top: np.ndarray, left: np.ndarray, side: np.ndarray, size: int) -> np.ndarray:
     """Area averages of squares of an image, each divided into size x size parts along whole pixels.
 
-    Args:
-        pixels: shape (height, width, 3), uint8
-        top, left, side: in pixels, shape (number,), int64, with side >= size
-
-    Returns:
-        Shape (number, size, size, 3), uint8, rounded to the nearest.
+    :param pixels: shape (height, width, 3), uint8.
+    :param top: in pixels, shape (number,), int64, with side >= size.
+    :param left: in pixels, shape (number,), int64, with side >= size.
+    :param side: in pixels, shape (number,), int64, with side >= size.
+    :returns: shape (number, size, size, 3), uint8, rounded to the nearest.
     """
     # A summed-area table gives every sum by four look-ups; differences of uint32 survive its overflow.
     height, width, channels = pixels.shape
@@ -167,8 +154,7 @@ def vary(images: Tensor, generator: torch.Generator) -> Tensor:
     One photograph gives 48 images with the statistics of photographs; without this, six photographs do not teach
     the colours of a seventh.
 
-    Args:
-        images: shape (number, 3, size, size)
+    :param images: shape (number, 3, size, size).
     """
     order = torch.rand(len(images), 3, generator=generator).argsort(1)
     images = images.gather(1, order[:, :, None, None].expand_as(images))

@@ -1,4 +1,4 @@
-"""Episodes from NPZ shards: a user's own videos, or what `save_shards` wrote."""
+"""Episodes from NPZ shards: a user's own videos, or what ``save_shards`` wrote."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,14 @@ from gtm_pyro.errors import ConfigError, EpisodesError
 class SavedEpisodes:
     """Random windows of recorded episodes, the last of which are kept for testing.
 
-    Args:
-        directory: a folder of NPZ shards (`Episodes.load` says what is in one); shards may differ in their
-            number of episodes and of steps. They are held in memory as stored, uint8 at a byte a value.
-        test_fraction: share of the episodes, the last ones in the order of the shards' names, that are for
-            testing, at least one on each side; with 1 all are.
-        action_names: one name for each number of an action; by default "action 0", "action 1", ...
-
-    Raises:
-        EpisodesError: a shard is damaged, holds a bad value, or disagrees with the first one; or there is but
-            one episode. Names the file, the array, what was expected and what came.
-        ConfigError: test_fraction or action_names do not fit.
+    :param directory: a folder of NPZ shards (``Episodes.load`` says what is in one); shards may differ in their number
+        of episodes and of steps. They are held in memory as stored, uint8 at a byte a value.
+    :param test_fraction: share of the episodes, the last ones in the order of the shards' names, that are for testing,
+        at least one on each side; with 1 all are.
+    :param action_names: one name for each number of an action; by default "action 0", "action 1", ...
+    :raises EpisodesError: a shard is damaged, holds a bad value, or disagrees with the first one; or there is but one
+        episode. Names the file, the array, what was expected and what came.
+    :raises ConfigError: test_fraction or action_names do not fit.
     """
 
     def __init__(
@@ -73,13 +70,12 @@ class SavedEpisodes:
         split: Split = "train",
         device: torch.device | str = "cpu",
     ) -> Episodes:
-        """Draw windows of num_observed + num_predicted steps, see `EpisodeData.sample`.
+        """Draw windows of num_observed + num_predicted steps, see ``EpisodeData.sample``.
 
         Every episode that is long enough is equally likely, and so is every window of it. A window may start
         in mid-episode; its first action is then ignored like any first one.
 
-        Raises:
-            ConfigError: no episode of the split is long enough.
+        :raises ConfigError: no episode of the split is long enough.
         """
         check_request(batch_size, num_observed, num_predicted, split)
         generator = seeded_generator(seed, split)
@@ -113,6 +109,4 @@ def _check_alike(source: str, episodes: Episodes, first: Episodes) -> None:
     }
     for name, (expected, got) in pairs.items():
         if expected != got:
-            raise EpisodesError(
-                f"{source}{name}: expected {expected} for each step like the first shard, got {got}"
-            )
+            raise EpisodesError(f"{source}{name}: expected {expected} for each step like the first shard, got {got}")

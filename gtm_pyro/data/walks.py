@@ -20,8 +20,7 @@ def displacements(device: torch.device | str = "cpu") -> Tensor:
 def draw_actions(batch: int, steps: int, mean_repeats: float, generator: torch.Generator) -> Tensor:
     """Uniform actions, each kept for 1 + Poisson(mean_repeats) steps (Fraccaro et al. 2018, section 4.1).
 
-    Returns:
-        Action indices, shape (batch, steps), int64, on the CPU.
+    :returns: action indices, shape (batch, steps), int64, on the CPU.
     """
     # As many runs as steps are enough whatever their lengths.
     choices = torch.randint(len(ACTION_NAMES), (batch, steps), generator=generator)
@@ -35,14 +34,11 @@ def walled_positions(start: Tensor, moves: Tensor, size: int) -> Tensor:
     """Positions where a move into a wall has no effect: x_t = clamp(x_{t-1} + d_t, 0, size - 1).
 
     The maps x -> clamp(x + d, low, high) are closed under composition, which is associative, so log2(steps)
-    rounds of composing each map with the one `reach` steps before it replace the loop. The result is exact.
+    rounds of composing each map with the one ``reach`` steps before it replace the loop. The result is exact.
 
-    Args:
-        start: shape (batch, 2), int64
-        moves: shape (batch, steps, 2), int64
-
-    Returns:
-        Shape (batch, steps, 2), int64.
+    :param start: shape (batch, 2), int64.
+    :param moves: shape (batch, steps, 2), int64.
+    :returns: shape (batch, steps, 2), int64.
     """
     steps = moves.shape[1]
     total = moves.cumsum(1)
@@ -62,7 +58,7 @@ def walled_positions(start: Tensor, moves: Tensor, size: int) -> Tensor:
 def folded_positions(start: Tensor, moves: Tensor, size: int) -> Tensor:
     """Positions of a walk that turns back at the edge: the free walk folded by a triangle wave.
 
-    Shapes as in `walled_positions`. A move of one cell stays a move of one cell, perhaps the other way round.
+    Shapes as in ``walled_positions``. A move of one cell stays a move of one cell, perhaps the other way round.
     """
     free = start.unsqueeze(1) + moves.cumsum(1)
     last = size - 1
@@ -70,12 +66,11 @@ def folded_positions(start: Tensor, moves: Tensor, size: int) -> Tensor:
 
 
 def actions_between(start: Tensor, positions: Tensor) -> Tensor:
-    """The actions that lead from `start` (batch, 2) through `positions` (batch, steps, 2).
+    """The actions that lead from ``start`` (batch, 2) through ``positions`` (batch, steps, 2).
 
     Every step must be one of the five displacements.
 
-    Returns:
-        Action indices, shape (batch, steps), int64.
+    :returns: action indices, shape (batch, steps), int64.
     """
     moves = positions - pad(positions, (0, 0, 1, 0))[:, :-1]
     moves[:, 0] = positions[:, 0] - start
@@ -85,14 +80,11 @@ def actions_between(start: Tensor, positions: Tensor) -> Tensor:
 
 
 def crops(worlds: Tensor, positions: Tensor, crop_size: int, stride: int) -> Tensor:
-    """What is seen at each position: `crop_size` pixels square, the corner at `stride` times (x, y).
+    """What is seen at each position: ``crop_size`` pixels square, the corner at ``stride`` times (x, y).
 
-    Args:
-        worlds: shape (batch, channels, height, width)
-        positions: shape (batch, steps, 2), int64
-
-    Returns:
-        Shape (batch, steps, channels, crop_size, crop_size).
+    :param worlds: shape (batch, channels, height, width).
+    :param positions: shape (batch, steps, 2), int64.
+    :returns: shape (batch, steps, channels, crop_size, crop_size).
     """
     views = worlds.unfold(2, crop_size, stride).unfold(3, crop_size, stride)
     batch, channels, rows, columns = views.shape[:4]

@@ -29,7 +29,7 @@ class KeyIndex(Protocol):
     """A search structure over the keys of one memory or of a batch of them."""
 
     def search(self, queries: Tensor, k: int) -> Tensor:
-        """Indices (*batch, Q, k), int64, nearest first, of the keys near `queries` (*batch, Q, key_dim)."""
+        """Indices (*batch, Q, k), int64, nearest first, of the keys near ``queries`` (*batch, Q, key_dim)."""
         ...
 
 
@@ -48,7 +48,7 @@ def squared_distances(queries: Tensor, keys: Tensor) -> Tensor:
 def exact_search(keys: Tensor, queries: Tensor, k: int, allowed: Tensor | None = None) -> Tensor:
     """Indices (*batch, Q, k) of the nearest keys by exhaustive search in torch, on the keys' device.
 
-    `allowed` (Q, N) or (*batch, Q, N) excludes entries; where fewer than k are allowed the rest are
+    ``allowed`` (Q, N) or (*batch, Q, N) excludes entries; where fewer than k are allowed the rest are
     arbitrary.
     """
     batch = torch.broadcast_shapes(keys.shape[:-2], queries.shape[:-2])
@@ -64,15 +64,13 @@ def exact_search(keys: Tensor, queries: Tensor, k: int, allowed: Tensor | None =
             distance = torch.cdist(some, keys, compute_mode="donot_use_mm_for_euclid_dist")
         if allowed is not None:
             # Finite, so that an excluded entry is still told from one that was already taken.
-            distance = distance.masked_fill(
-                ~allowed[..., start : start + step, :], torch.finfo(distance.dtype).max
-            )
+            distance = distance.masked_fill(~allowed[..., start : start + step, :], torch.finfo(distance.dtype).max)
         parts.append(_smallest(distance, k))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
 def _smallest(distance: Tensor, k: int) -> Tensor:
-    """Indices (*batch, Q, k) of the k smallest of each row, smallest first; may overwrite `distance`."""
+    """Indices (*batch, Q, k) of the k smallest of each row, smallest first; may overwrite ``distance``."""
     small = distance.shape[-1] <= _ARGMIN_ENTRIES and k <= _ARGMIN_NEIGHBORS
     if distance.device.type != "cpu" or not small or distance.dtype not in (torch.float32, torch.float64):
         return distance.topk(k, largest=False).indices
@@ -86,7 +84,7 @@ def _smallest(distance: Tensor, k: int) -> Tensor:
 
 
 def choose_backend(backend: Backend, keys: Tensor) -> Backend:
-    """The back end for `keys` (*batch, N, key_dim): `backend` itself, or what suits them where it is "auto".
+    """The back end for ``keys`` (*batch, N, key_dim): ``backend`` itself, or what suits them where it is "auto".
 
     Batched torch on an accelerator and for small memories, a tree for large low-dimensional keys, faiss for
     large high-dimensional ones.
@@ -107,7 +105,7 @@ def check_backend(backend: str) -> None:
 
 
 def build_index(backend: Backend, keys: Tensor) -> KeyIndex | None:
-    """An index over `keys` (*batch, N, key_dim); None for "torch", which searches the keys themselves."""
+    """An index over ``keys`` (*batch, N, key_dim); None for "torch", which searches the keys themselves."""
     concrete = choose_backend(backend, keys)
     if concrete == "torch":
         return None
@@ -117,12 +115,12 @@ def build_index(backend: Backend, keys: Tensor) -> KeyIndex | None:
 
 
 def search(index: KeyIndex | None, keys: Tensor, queries: Tensor, k: int) -> Tensor:
-    """Indices (*batch, Q, k) by `index`, what build_index made of `keys`."""
+    """Indices (*batch, Q, k) by ``index``, what build_index made of ``keys``."""
     return exact_search(keys, queries, k) if index is None else index.search(queries, k)
 
 
 def overlap(found: Tensor, true: Tensor) -> float:
-    """The share, in [0, 1], of `true` (*batch, Q, k) that is among `found` (*batch, Q, k), in any order."""
+    """The share, in [0, 1], of ``true`` (*batch, Q, k) that is among ``found`` (*batch, Q, k), in any order."""
     return (true.unsqueeze(-1) == found.unsqueeze(-2)).any(-1).double().mean().item()
 
 
@@ -148,9 +146,7 @@ class _PerMemory:
         which = torch.arange(len(self.indexes)).reshape(self.batch_shape).expand(batch).reshape(-1).tolist()
         # A query that is not finite finds anything; its distance, recomputed in torch, is still not finite.
         finite = torch.nan_to_num(queries.detach(), posinf=0.0, neginf=0.0)
-        flat = (
-            finite.expand(*batch, *queries.shape[-2:]).reshape(-1, *queries.shape[-2:]).cpu().double().numpy()
-        )
+        flat = finite.expand(*batch, *queries.shape[-2:]).reshape(-1, *queries.shape[-2:]).cpu().double().numpy()
         found = [self.indexes[i].search(one - self.origins[i], k) for i, one in zip(which, flat, strict=True)]
         index = torch.from_numpy(np.stack(found)).to(self.keys.device)
         return index.reshape(*batch, queries.shape[-2], k)

@@ -36,7 +36,7 @@ class Retrieved:
     :param index: (*batch, Q, K) int64, nearest first; None where every entry was read, in the order of
         writing.
     :param squared_distance: (*batch, Q, K), differentiable; infinite where the entry was not allowed.
-    :param values: statistics (*batch, Q, K, ...) by name; where `index` is None (*batch, 1, N, ...), shared
+    :param values: statistics (*batch, Q, K, ...) by name; where ``index`` is None (*batch, 1, N, ...), shared
         by the queries.
     :param masked: whether the read excluded entries, so that a query may have found nothing.
     """
@@ -55,11 +55,11 @@ class Retrieved:
 
 
 class SpatialMemory:
-    """A memory of (key, value) pairs, read by nearest neighbours. A value: `write` returns a new memory.
+    """A memory of (key, value) pairs, read by nearest neighbours. A value: ``write`` returns a new memory.
 
     :param num_neighbors: K, how many entries a read returns unless it says otherwise; "all" for every entry.
     :param backend: how neighbours are found. "torch" (exhaustive, batched, any device), "kdtree" (scipy),
-        "faiss_flat" (exhaustive) and "faiss_hnsw" (approximate; `gtm_pyro.memory.recall` says how far);
+        "faiss_flat" (exhaustive) and "faiss_hnsw" (approximate; ``gtm_pyro.memory.recall`` says how far);
         "auto" picks by size.
     :raises ConfigError: an unknown back end or fewer than one neighbour.
     :raises MissingDependencyError: a faiss back end without faiss.
@@ -69,9 +69,7 @@ class SpatialMemory:
 
     def __init__(self, num_neighbors: NumNeighbors = 5, backend: Backend = "auto") -> None:
         if num_neighbors != "all" and (not isinstance(num_neighbors, int) or num_neighbors < 1):
-            raise ConfigError(
-                f'num_neighbors: expected a whole number from 1, or "all", got {num_neighbors!r}'
-            )
+            raise ConfigError(f'num_neighbors: expected a whole number from 1, or "all", got {num_neighbors!r}')
         check_backend(backend)
         self.num_neighbors = num_neighbors
         self.backend = backend
@@ -92,18 +90,14 @@ class SpatialMemory:
     def keys(self) -> Tensor:
         """(*batch, N, key_dim)."""
         if self._keys is None:
-            raise MemoryReadError(
-                "memory: expected at least one entry, got an empty memory; call write first"
-            )
+            raise MemoryReadError("memory: expected at least one entry, got an empty memory; call write first")
         return self._keys
 
     @property
     def values(self) -> Values:
         """The statistics under the keys."""
         if self._values is None:
-            raise MemoryReadError(
-                "memory: expected at least one entry, got an empty memory; call write first"
-            )
+            raise MemoryReadError("memory: expected at least one entry, got an empty memory; call write first")
         return self._values
 
     def write(self, keys: Tensor, values: Values | Mapping[str, Tensor]) -> SpatialMemory:
@@ -121,9 +115,7 @@ class SpatialMemory:
             )
         values = as_values(values, keys)
         if values.num_entries != keys.shape[-2]:
-            raise MemoryReadError(
-                f"values: expected {keys.shape[-2]} entries, one a key, got {values.num_entries}"
-            )
+            raise MemoryReadError(f"values: expected {keys.shape[-2]} entries, one a key, got {values.num_entries}")
         if self._keys is not None:
             keys = _append_keys(self._keys, keys)
             values = self.values.concat(values)
@@ -164,9 +156,7 @@ class SpatialMemory:
     def _check_read(self, queries: Tensor, wanted: NumNeighbors, allowed: Tensor | None) -> None:
         keys, entries = self.keys, self.num_entries
         if queries.dim() < 2 or queries.shape[-1] != keys.shape[-1]:
-            raise MemoryReadError(
-                f"queries: expected (*batch, Q, {keys.shape[-1]}), got {tuple(queries.shape)}"
-            )
+            raise MemoryReadError(f"queries: expected (*batch, Q, {keys.shape[-1]}), got {tuple(queries.shape)}")
         try:
             batch = torch.broadcast_shapes(queries.shape[:-2], keys.shape[:-2])
         except RuntimeError:
@@ -176,16 +166,14 @@ class SpatialMemory:
             ) from None
         if wanted != "all" and (not isinstance(wanted, int) or not 1 <= wanted <= entries):
             raise MemoryReadError(
-                f'num_neighbors: expected 1 to {entries}, the entries of this memory, or "all", '
-                f"got {wanted!r}"
+                f'num_neighbors: expected 1 to {entries}, the entries of this memory, or "all", got {wanted!r}'
             )
         if allowed is None:
             return
         full = (*batch, queries.shape[-2], entries)
         if allowed.dtype != torch.bool or allowed.dim() < 2 or not _expands_to(allowed.shape, full):
             raise MemoryReadError(
-                f"allowed: expected booleans {full[-2:]} or {full}, got {allowed.dtype} "
-                f"{tuple(allowed.shape)}"
+                f"allowed: expected booleans {full[-2:]} or {full}, got {allowed.dtype} {tuple(allowed.shape)}"
             )
 
 
@@ -194,7 +182,7 @@ def recall(memory: SpatialMemory, queries: Tensor, num_neighbors: int | None = N
 
     :param queries: (*batch, Q, key_dim).
     :param num_neighbors: K; None for the memory's own.
-    :raises MemoryReadError: as `SpatialMemory.read`.
+    :raises MemoryReadError: as ``SpatialMemory.read``.
     """
     read = memory.read(queries, num_neighbors)
     if read.index is None:
@@ -204,9 +192,7 @@ def recall(memory: SpatialMemory, queries: Tensor, num_neighbors: int | None = N
 
 def _append_keys(old: Tensor, new: Tensor) -> Tensor:
     if old.shape[-1] != new.shape[-1]:
-        raise MemoryReadError(
-            f"keys: expected key_dim {old.shape[-1]}, as already written, got {tuple(new.shape)}"
-        )
+        raise MemoryReadError(f"keys: expected key_dim {old.shape[-1]}, as already written, got {tuple(new.shape)}")
     try:
         batch = torch.broadcast_shapes(old.shape[:-2], new.shape[:-2])
     except RuntimeError:

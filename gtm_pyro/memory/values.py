@@ -27,7 +27,7 @@ class Values(Protocol):
         ...
 
     def gather(self, index: Tensor | None) -> dict[str, Tensor]:
-        """Statistics (*batch, Q, K, ...) of entries `index` (*batch, Q, K); (*batch, 1, N, ...) for None."""
+        """Statistics (*batch, Q, K, ...) of entries ``index`` (*batch, Q, K); (*batch, 1, N, ...) for None."""
         ...
 
     def concat(self, other: Values) -> Values:
@@ -39,7 +39,7 @@ class StoredValues:
     """Statistics held as tensors.
 
     :param stats: tensors (*batch, N, ...) by name, all with the same leading (*batch, N).
-    :param batch_dims: how many dimensions `*batch` has.
+    :param batch_dims: how many dimensions ``*batch`` has.
 
     An index may have more leading dimensions than the values (vectorised particles), which then share the
     values.
@@ -76,9 +76,7 @@ class StoredValues:
     def concat(self, other: Values) -> StoredValues:
         if not isinstance(other, StoredValues) or other.stats.keys() != self.stats.keys():
             came = sorted(other.stats) if isinstance(other, StoredValues) else type(other).__name__
-            raise MemoryReadError(
-                f"values: expected StoredValues of {sorted(self.stats)} to append, got {came}"
-            )
+            raise MemoryReadError(f"values: expected StoredValues of {sorted(self.stats)} to append, got {came}")
         first, second, batch = _on_one_batch(self.stats, self.batch_shape, other.stats, other.batch_shape)
         joined = {name: torch.cat([first[name], second[name]], len(batch)) for name in first}
         return StoredValues(joined, len(batch))
@@ -138,7 +136,7 @@ class DeferredValues:
 
 
 def as_values(values: Values | Mapping[str, Tensor], keys: Tensor) -> Values:
-    """`values` itself, or a mapping of tensors as StoredValues for `keys` (*batch, N, key_dim).
+    """``values`` itself, or a mapping of tensors as StoredValues for ``keys`` (*batch, N, key_dim).
 
     The tensors begin with (*batch, N), or with its last dimensions where one value serves several leading
     ones.
@@ -156,7 +154,7 @@ def as_values(values: Values | Mapping[str, Tensor], keys: Tensor) -> Values:
 
 
 def _flat_rows(index: Tensor, batch_shape: torch.Size, num_entries: int) -> Tensor:
-    """Rows of entries `index` (*batch, Q, K) in a table that holds all memories one after the other."""
+    """Rows of entries ``index`` (*batch, Q, K) in a table that holds all memories one after the other."""
     if math.prod(batch_shape) == 1:
         return index.expand(torch.broadcast_shapes(index.shape, (*batch_shape, 1, 1)))
     start = torch.arange(math.prod(batch_shape), device=index.device).mul_(num_entries)
@@ -164,7 +162,7 @@ def _flat_rows(index: Tensor, batch_shape: torch.Size, num_entries: int) -> Tens
 
 
 def _take_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """table (n, ...) at `rows` (any shape), as (*rows.shape, ...)."""
+    """table (n, ...) at ``rows`` (any shape), as (*rows.shape, ...)."""
     return table.index_select(0, rows.reshape(-1)).reshape(*rows.shape, *table.shape[1:])
 
 
