@@ -61,7 +61,7 @@ def fit(
     guide: nn.Module,
     data: EpisodeData,
     *,
-    stages: Sequence[Stage],
+    stages: Sequence[Stage] | None = None,
     steps: int | None = None,
     loss: ELBO | None = None,
     learning_rates: LearningRates | None = None,
@@ -83,7 +83,7 @@ def fit(
     :param model: a Pyro program, called as ``model(episodes, reading)``.
     :param guide: likewise.
     :param data: where episodes come from.
-    :param stages: the curriculum.
+    :param stages: the curriculum; by default one stage, the paper's task.
     :param steps: the total of all stages, which keep their shares of it; by default as declared.
     :param loss: one of Pyro's losses, by default ``Trace_ELBO()``.
     :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
@@ -109,7 +109,7 @@ def fit(
         raise ConfigError(f"clip_norm: expected a number over 0 or null, got {clip_norm}")
     if resume and out is None:
         raise ConfigError("resume: expected the run folder as out, got none")
-    schedule, rates, loss = Schedule(stages, steps), learning_rates or LearningRates(), loss or Trace_ELBO()
+    schedule, rates, loss = Schedule(stages or [Stage(steps or 1500)], steps), learning_rates or LearningRates(), loss or Trace_ELBO()
     check_has_regret(model, guide, schedule.stages)
     device = resolve_device(device)
     folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)

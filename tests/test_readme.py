@@ -1,0 +1,84 @@
+"""What the README and the docs show works as shown, with small settings."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gtm_pyro.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = (
+    "--steps 4 --stages '[{steps: 4, batch_size: 8, num_observed: 24, num_predicted: 8}]' --evaluation.num_episodes 2 "
+)
+TINY += "--evaluation.num_observed 24 --evaluation.num_predicted 8 --evaluation.posterior_samples 2"
+
+
+def blocks(path: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands(path: str) -> list[str]:
+    lines = [line for block in blocks(path, "bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("gtm-pyro ")]
+
+
+def run(command: str) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    if words[0] == "train" and "--resume" not in words:
+        words += shlex.split(TINY)
+    if words[0] == "generate":
+        words = ["50" if word == "10000" else word for word in words]
+    assert main(words) in (0, None), command
+
+
+def save_images(folder: Path) -> None:
+    folder.mkdir()
+    torch.manual_seed(0)
+    for number in range(4):
+        pixels = torch.randint(256, (40, 40, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "other"):
+        save_images(tmp_path / name)
+    return tmp_path
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("README.md", "python")
+    code = [line for line in example.splitlines() if line and not line.startswith(("from", "import"))]
+    assert len(code) <= 10
+    small = example.replace("steps=3000", "steps=2").replace(
+        "sample(64, num_observed=256, num_predicted=256", "sample(2, num_observed=40, num_predicted=8"
+    )
+    assert small.count("steps=2") == 1 and "sample(2" in small
+    exec(compile(small, "README.md", "exec"), {})
+    assert "posterior_predictive" in capsys.readouterr().out
+
+
+def test_the_commands_run(workplace: Path) -> None:
+    for command in commands("README.md"):
+        run(command)
+    assert (workplace / "runs/mine/report.html").is_file() and (workplace / "rollout.npz").is_file()
+
+
+def test_the_page_on_your_data_runs(workplace: Path) -> None:
+    (example,) = blocks("docs/your_data.md", "python")
+    exec(compile(example, "your_data.md", "exec"), {})
+    for command in commands("docs/your_data.md"):
+        run(command)
+    assert (workplace / "runs/video/evaluation.json").is_file()
+
+
+def test_links_lead_somewhere() -> None:
+    for page in ("README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
+        folder = (ROOT / page).parent
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
+            assert (folder / target).exists(), f"{page}: {target}"
