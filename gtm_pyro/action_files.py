@@ -16,14 +16,11 @@ from gtm_pyro.errors import EpisodesError
 def read_actions(path: str | os.PathLike[str], data: EpisodeData) -> Tensor:
     """Actions from a file, one a step.
 
-    A text or CSV file holds one action a line: its name ("up"), its number from 0, or `action_dim` numbers. An NPY
+    A text or CSV file holds one action a line: its name ("up"), its number from 0, or ``action_dim`` numbers. An NPY
     file, or the array "actions" (or the only one) of an NPZ file holds numbers (steps,) or vectors (steps, action_dim).
 
-    Returns:
-        Shape (steps, action_dim), float32; numbers of actions become one-hot.
-
-    Raises:
-        EpisodesError: names the file, the line or index, what was expected and what came.
+    :return: shape (steps, action_dim), float32; numbers of actions become one-hot.
+    :raises EpisodesError: names the file, the line or index, what was expected and what came.
     """
     path = Path(path)
     try:

@@ -67,6 +67,11 @@ def classes(family: str) -> dict[str, type]:
     return {name: cls for name, cls in found.items() if belongs(cls)}
 
 
+def short_names() -> dict[str, str]:
+    """The full import path of every class of the library by its short name."""
+    return {name: f"{FAMILIES[family].package}.{name}" for family in FAMILIES for name in classes(family)}
+
+
 def class_path(part: str, name: str) -> str:
     """The full import path of the class that a field of an experiment names: "DeadReckoning" or "my_module.MyGuide".
 
@@ -114,7 +119,7 @@ def summary(thing: Any) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """"; did you mean X?" if a known name is close, otherwise nothing."""
+    """ "; did you mean X?" if a known name is close, otherwise nothing."""
     lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
     return f"; did you mean {lower[close[0]]}?" if close else ""

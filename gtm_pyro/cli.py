@@ -1,16 +1,18 @@
-"""The command line, gtm-pyro: its help, its errors and its exit statuses. The work is in `gtm_pyro.commands`."""
+"""The command line, gtm-pyro: its help, its errors and its exit statuses. The work is in ``gtm_pyro.commands``."""
 
+import argparse
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from gtm_pyro.arguments import Command, parse
+from gtm_pyro import __version__
 from gtm_pyro.catalogue import did_you_mean
 from gtm_pyro.config import FIELDS
 from gtm_pyro.errors import ConfigError, GTMPyroError
@@ -18,47 +20,20 @@ from gtm_pyro.interrupts import Interrupted
 
 BAD_INPUT = 2
 
-HELP = """usage: gtm-pyro COMMAND ...
+_PURPOSE = "Generative temporal models with memory: train, measure and use them."
 
-Generative temporal models with memory: train, measure and use them.
-
-  train EXPERIMENT     train a model, evaluate it and write a report
-  evaluate DIR         measure a trained run, also on images of your own
-  generate DIR         imagine any number of further steps from actions alone
-  report DIR           draw the figures and the page of a run again
-  list                 the experiments, and the classes that can be named in them
-
+_FIRST_RUN = """
 a first run (a few minutes on two cores), and what to look at afterwards:
   gtm-pyro train image-navigation --out runs/first
   open runs/first/report.html
 
 gtm-pyro COMMAND --help tells more. Exit status: 0 done, 2 bad input or a run that cannot go on (one line says why),
 130 or 143 stopped by Ctrl-C or SIGTERM; a training that was stopped, even by force, continues with --resume.
---debug, anywhere, also shows where an error came from; --version tells the version.
+--debug, anywhere, also shows where an error came from.
 """
 
 _TRAIN = """
 Train a model on an experiment, then evaluate it on held-out episodes and write a report.
-
-  EXPERIMENT             a name (gtm-pyro list shows them) or a YAML file, such as the config.yaml of an earlier run
-  --out DIR              the run folder, new or empty (default: runs/EXPERIMENT)
-  --resume [DIR]         continue the run in DIR, or in --out, from its newest checkpoint; on a CPU it ends in the same
-                         parameters as a run that was never stopped
-  --FIELD VALUE          replace a field of the experiment; dots lead to fields within it
-
-fields:
-{fields}
-
-examples:
-  gtm-pyro train image-navigation --seed 3 --steps 2000 --checkpoint_every 200 --out runs/a --device cpu
-  gtm-pyro train image-navigation --data.images ~/photos --out runs/mine      images of your own
-  gtm-pyro train image-navigation --data.walls false --out runs/open
-  gtm-pyro train image-navigation --data.walls false --model.transition Translation --learning_rates.by_prefix {{}}
-  gtm-pyro train image-navigation --model.memory.num_neighbors 10 --stages.0.steps 500 --out runs/b
-  gtm-pyro train image-navigation --loss RenyiELBO --loss.num_particles 4 --out runs/c
-  gtm-pyro train image-navigation --guide my_guides.MyGuide --guide.width 64 --out runs/d
-  gtm-pyro train runs/a/config.yaml --seed 4 --out runs/e                     the same again with another seed
-  gtm-pyro train --resume runs/a
 
 A class is named in short where the library has it (--guide DeadReckoning), otherwise by its import path, looked for in
 the current folder too. A guide is made with the model as its first argument. Every name and type is checked before
@@ -66,20 +41,26 @@ any work begins.
 
 A run folder holds config.yaml (every field with its value), metrics.jsonl, checkpoint/, evaluation.json,
 evaluation_by_horizon.npz, posterior.nc (opens with ArviZ), figures/ and report.html.
+
+examples:
+  gtm-pyro train image-navigation --seed 3 --steps 2000 --checkpoint_every 200 --out runs/a --device cpu
+  gtm-pyro train image-navigation --data.images ~/photos --out runs/mine      images of your own
+  gtm-pyro train image-navigation --data.walls false --out runs/open
+  gtm-pyro train image-navigation --data.walls false --model.transition Translation --learning_rates.by_prefix '{}'
+  gtm-pyro train image-navigation --learning_rates.by_prefix '{transition.displacement: 1e-3}' --out runs/b
+  gtm-pyro train image-navigation --model.memory.num_neighbors 10 --stages '[{steps: 500, num_observed: 64}]'
+  gtm-pyro train image-navigation --loss RenyiELBO --loss.num_particles 4 --out runs/c
+  gtm-pyro train image-navigation --guide my_guides.MyGuide --guide.width 64 --out runs/d
+  gtm-pyro train runs/a/config.yaml --seed 4 --out runs/e                     the same again with another seed
+  gtm-pyro train --resume runs/a
 """
 
 _EVALUATE = """
 Measure a trained run on held-out episodes: the first steps are memorised, the rest is predicted from actions alone.
 
-  DIR                    a run folder
-  --out FILE.json        where the numbers go (default: DIR/evaluation.json; with other fields than the run's own the
-                         numbers are shown, and written only with --out)
-  --data.images DIR2     on a folder of images of your own: every image in it is held out
-  --data.FIELD VALUE, --evaluation.FIELD VALUE, --device NAME, --num_threads N
-
 examples:
   gtm-pyro evaluate runs/a
-  gtm-pyro evaluate runs/a --data.images ~/photos --out photos.json
+  gtm-pyro evaluate runs/a --data.images ~/photos --out photos.json           images of your own: all are held out
   gtm-pyro evaluate runs/a --evaluation.num_predicted 2000 --evaluation.num_episodes 8 --out long.json
 """
 
@@ -87,19 +68,11 @@ _GENERATE = """
 Let a trained model remember the first steps of a held-out episode and imagine what comes after, from actions alone.
 The length is limited by nothing but the disk: memory grows only with what is written.
 
-  DIR                    a run folder
-  --steps N              imagined steps (default: as many as the actions, otherwise 1000)
-  --out FILE.npz         where they go (default: DIR/generated.npz)
-  --actions FILE         actions to follow, one a line: a name (up), a number from 0, or a vector; or an .npy or .npz
-                         file of numbers (steps,) or vectors (steps, action_dim). Default: a random walk
-  --num_observed N       steps that are remembered (default: as in the run's evaluation)
-  --seed N               of the episode, the walk and the noise (default: 0)
-  --split test|train     where the episode is from (default: test)
-  --pixels uint8|float32 type of the frames: 0 to 255, or [0, 1] at four times the size (default: uint8)
-  --data.FIELD VALUE, --device NAME, --num_threads N
+A file of actions holds one a line: a name (up), a number from 0, or a vector; or it is an .npy or .npz file of numbers
+(steps,) or vectors (steps, action_dim).
 
-The file holds frames (steps, C, H, W), states, actions, entries (which memory was read); the remembered steps as
-observed_frames, observed_states, observed_actions, observed_poses; and, where the data knows the true world,
+The file that is written holds frames (steps, C, H, W), states, actions, entries (which memory was read); the remembered
+steps as observed_frames, observed_states, observed_actions, observed_poses; and, where the data knows the true world,
 true_frames, poses, visited and retrieved. The share of steps that read the right memory is shown.
 
 examples:
@@ -109,9 +82,6 @@ examples:
 
 _REPORT = """
 Evaluate a trained run again, and draw its figures and its page: DIR/figures/ and DIR/report.html.
-
-  DIR                    a run folder
-  --device NAME, --num_threads N
 
 example:
   gtm-pyro report runs/a
@@ -124,39 +94,94 @@ import path and need no registration.
 
 _MACHINE = ("device", "num_threads")
 
-COMMANDS = {
-    "train": Command(
-        "train EXPERIMENT [--out DIR] [--FIELD VALUE ...], or train --resume DIR",
-        _TRAIN.format(fields="\n".join(f"  --{name:<20} {text}" for name, text in FIELDS.items())),
-        options=("out",),
-        optional=("resume",),
-        fields=tuple(FIELDS),
-    ),
-    "evaluate": Command(
-        "evaluate DIR [--data.images DIR2] [--out FILE.json]",
-        _EVALUATE,
-        options=("out",),
-        fields=("data", "evaluation", *_MACHINE),
-    ),
-    "generate": Command(
-        "generate DIR [--steps N] [--out FILE.npz] [--actions FILE]",
-        _GENERATE,
-        options=("steps", "out", "actions", "num_observed", "seed", "split", "pixels"),
-        fields=("data", *_MACHINE),
-    ),
-    "report": Command("report DIR", _REPORT, fields=_MACHINE),
-    "list": Command("list", _LIST, positionals=0),
-}
+
+class _Parser(argparse.ArgumentParser):
+    """Help as it is written; a mistake is a ConfigError, which ``main`` tells in one line."""
+
+    def __init__(self, **keywords: Any) -> None:
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=120)
+        super().__init__(formatter_class=layout, allow_abbrev=False, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message.removeprefix("argument ").replace("expected one argument", "expected a value"))
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if text.isdecimal() and int(text) >= least:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+
+    return whole
+
+
+def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the whole, for its help, and one for each command."""
+    top = _Parser(prog="gtm-pyro", usage="gtm-pyro COMMAND ...", description=_PURPOSE, epilog=_FIRST_RUN)
+    top.add_argument("--version", action="version", version=f"gtm_pyro {__version__}", help="tell the version")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, usage: str, summary: str, text: str, *fields: str) -> argparse.ArgumentParser:
+        description, _, epilog = text.partition("\n\n")
+        line = f"gtm-pyro {name} {usage}".strip()
+        parser = commands.add_parser(name, help=summary, usage=line, description=description, epilog=epilog)
+        parser.set_defaults(fields=fields)
+        group = parser.add_argument_group("fields of the experiment, replaced; dots lead to fields within them")
+        for field in fields:
+            group.add_argument(f"--{field}", metavar="VALUE", default=argparse.SUPPRESS, help=FIELDS[field])
+        if usage.startswith("DIR"):
+            parser.add_argument("folder", metavar="DIR", nargs="?", help="a run folder")
+        return parser
+
+    usage = "EXPERIMENT [--out DIR] [--FIELD VALUE ...], or train --resume DIR"
+    add = command("train", usage, "train a model, evaluate it and write a report", _TRAIN, *FIELDS).add_argument
+    text = "a name (gtm-pyro list shows them) or a YAML file, such as the config.yaml of an earlier run"
+    add("experiment", metavar="EXPERIMENT", nargs="?", help=text)
+    add("--out", metavar="DIR", help="the run folder, new or empty (default: runs/EXPERIMENT)")
+    text = """continue the run in DIR, or in --out, from its newest checkpoint; on a CPU it ends in the same parameters
+        as a run that was never stopped"""
+    add("--resume", metavar="DIR", nargs="?", const="", help=text)
+
+    usage, text = "DIR [--data.images DIR2] [--out FILE.json]", "measure a trained run, also on images of your own"
+    add = command("evaluate", usage, text, _EVALUATE, "data", "evaluation", *_MACHINE).add_argument
+    text = """where the numbers go (default: DIR/evaluation.json; with other fields than the run's own the numbers are
+        shown, and written only with --out)"""
+    add("--out", metavar="FILE.json", help=text)
+
+    usage, text = "DIR [--steps N] [--out FILE.npz] [--actions FILE]", "imagine further steps from actions alone"
+    add = command("generate", usage, text, _GENERATE, "data", *_MACHINE).add_argument
+    text = "imagined steps (default: as many as the actions, otherwise 1000)"
+    add("--steps", metavar="N", type=_whole(1), help=text)
+    add("--out", metavar="FILE.npz", help="where they go (default: DIR/generated.npz)")
+    add("--actions", metavar="FILE", help="actions to follow (default: a random walk)")
+    text = "steps that are remembered (default: as in the run's evaluation)"
+    add("--num_observed", metavar="N", type=_whole(1), help=text)
+    text = "of the episode, the walk and the noise (default: %(default)s)"
+    add("--seed", metavar="N", type=_whole(0), default=0, help=text)
+    text = "where the episode is from, test or train (default: %(default)s)"
+    add("--split", metavar="SPLIT", default="test", help=text)
+    text = "frames as uint8, 0 to 255, or float32, [0, 1] at four times the size (default: %(default)s)"
+    add("--pixels", metavar="TYPE", default="uint8", help=text)
+
+    command("report", "DIR", "draw the figures and the page of a run again", _REPORT, *_MACHINE)
+    command("list", "", "the experiments, and the classes that can be named in them", _LIST)
+    return top, commands.choices
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; `words` are those after "gtm-pyro". Returns the exit status."""
+    """Run one command.
+
+    :param words: those after ``gtm-pyro``.
+    :return: the exit status.
+    """
     rest = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in rest
     rest = [word for word in rest if word != "--debug"]
     try:
         with _sigterm_interrupts():
             return _run(rest)
+    except SystemExit as done:  # of argparse, after --help
+        return int(done.code or 0)
     except (GTMPyroError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output, head for instance, had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -171,31 +196,44 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
-        return 0 if words else BAD_INPUT
+    top, parsers = make_parsers()
+    if not words:
+        top.print_help()
+        return BAD_INPUT
     name = words[0]
-    if name == "--version":
-        from gtm_pyro import __version__
-
-        print(f"gtm_pyro {__version__}")
-        return 0
-    if name not in COMMANDS:
-        raise ConfigError(f"{name}: expected one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
-    command = COMMANDS[name]
-    if "-h" in words or "--help" in words:
-        print(f"usage: gtm-pyro {command.usage}\n{command.text}", end="")
-        return 0
-    arguments = parse(words[1:], command)
+    if name.startswith("-"):
+        top.parse_args(words)
+    if name not in parsers:
+        raise ConfigError(f"{name}: expected one of {', '.join(parsers)}{did_you_mean(name, parsers)}")
+    arguments = _parse(parsers[name], words[1:])
     # classes of the user's own are looked for where the command runs, after the installed packages
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
 
     from gtm_pyro import commands
 
-    run = getattr(commands, f"{name}_command")
-    run(arguments)
+    getattr(commands, f"{name}_command")(arguments)
     return 0
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The words of a command; ``overrides`` holds those that are fields, as text by dotted name."""
+    fields = parser.get_default("fields")
+    for name in {word.partition("=")[0] for word in words}:
+        # argparse has no options with an open end
+        if name.startswith("--") and "." in name and name[2:].partition(".")[0] in fields:
+            parser.add_argument(name, dest=name[2:], default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    # unlike parse_args, takes an EXPERIMENT that follows the options
+    arguments, rest = parser.parse_known_intermixed_args(words)
+    unknown = [word.partition("=")[0] for word in rest if word.startswith("-")]
+    if unknown:
+        known = {"help", "debug", *fields, *vars(arguments)} - {"experiment", "folder", "fields"}
+        guess = did_you_mean(unknown[0].removeprefix("--").partition(".")[0], known)
+        raise ConfigError(f"{unknown[0]}: no such option{guess.replace('mean ', 'mean --')}")
+    if rest:
+        raise ConfigError(f"{rest[0]}: not expected here; {' '.join(parser.format_usage().split())}")
+    arguments.overrides = {name: text for name, text in vars(arguments).items() if name.partition(".")[0] in fields}
+    return arguments
 
 
 def _one_line(error: BaseException) -> str:

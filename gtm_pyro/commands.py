@@ -1,5 +1,6 @@
 """What each command of gtm-pyro does."""
 
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -11,7 +12,6 @@ from torch import nn
 
 from gtm_pyro import catalogue, checkpoints
 from gtm_pyro.action_files import read_actions
-from gtm_pyro.arguments import Arguments
 from gtm_pyro.atomic import write_result
 from gtm_pyro.catalogue import import_class
 from gtm_pyro.config import Config, Experiment, experiments, read_experiment, read_run, resolve
@@ -32,7 +32,7 @@ _MAY_CHANGE = ("device", "num_threads", "checkpoint_every", "log_every", "evalua
 _MODEL_METHODS = ("remember", "imagine", "encoder", "decoder")
 
 
-def train_command(arguments: Arguments) -> None:
+def train_command(arguments: Namespace) -> None:
     """Train, evaluate, report."""
     config, folder, resume = _planned_run(arguments)
     experiment, device = _build(config)
@@ -63,7 +63,7 @@ def train_command(arguments: Arguments) -> None:
         _finish(experiment, folder, device)
 
 
-def evaluate_command(arguments: Arguments) -> None:
+def evaluate_command(arguments: Namespace) -> None:
     """Measure a run."""
     folder = _one_run(arguments, "evaluate")
     overrides = _all_held_out(folder, arguments.overrides)
@@ -71,40 +71,38 @@ def evaluate_command(arguments: Arguments) -> None:
     _check_can_be_evaluated(experiment)
     evaluation = _evaluate(experiment, device)
     own = not any(name.split(".")[0] in ("data", "evaluation") for name in overrides)
-    out = arguments.options.get("out") or (str(folder.evaluation) if own else None)
+    out = arguments.out or (str(folder.evaluation) if own else None)
     if out:
         evaluation.save(out)
     _show(evaluation, out)
 
 
-def generate_command(arguments: Arguments) -> None:
+def generate_command(arguments: Namespace) -> None:
     """Imagine further steps."""
     folder = _one_run(arguments, "generate")
-    options = arguments.options
-    split, pixels = options.get("split", "test"), options.get("pixels", "uint8")
-    if split not in ("train", "test"):
-        raise ConfigError(f"--split: expected train or test, got {split!r}")
-    steps, seed = arguments.integer("steps"), arguments.integer("seed", 0, least=0)
+    if arguments.split not in ("train", "test"):
+        raise ConfigError(f"--split: expected train or test, got {arguments.split!r}")
     experiment, device = _trained(folder, _all_held_out(folder, arguments.overrides))
     _check_can_be_evaluated(experiment)
-    actions = read_actions(options["actions"], experiment.data) if "actions" in options else None
-    if actions is not None and steps is not None and len(actions) < steps:
-        raise ConfigError(f"--steps: expected at most the {len(actions)} actions of {options['actions']}, got {steps}")
+    actions = read_actions(arguments.actions, experiment.data) if arguments.actions else None
+    steps = arguments.steps or (1000 if actions is None else len(actions))
+    if actions is not None and len(actions) < steps:
+        raise ConfigError(f"--steps: expected at most the {len(actions)} actions of {arguments.actions}, got {steps}")
     model: Any = experiment.model
     guide: Any = experiment.guide
     generated = generate(
         model,
         guide,
         experiment.data,
-        steps=steps or (1000 if actions is None else len(actions)),
-        num_observed=arguments.integer("num_observed", experiment.evaluation.num_observed) or 1,
+        steps=steps,
+        num_observed=arguments.num_observed or experiment.evaluation.num_observed,
         actions=actions,
-        seed=seed or 0,
-        split="train" if split == "train" else "test",
-        pixels=pixels,  # type: ignore[arg-type]  # generate checks it
+        seed=arguments.seed,
+        split=arguments.split,
+        pixels=arguments.pixels,
         device=device,
     )
-    out = Path(options.get("out") or folder.path / "generated.npz")
+    out = Path(arguments.out or folder.path / "generated.npz")
     generated.save(out)
     print(f"{len(generated.frames)} steps after {len(generated.observed_frames)} remembered ones: {out}")
     if generated.retrieval_accuracy is not None:
@@ -114,7 +112,7 @@ def generate_command(arguments: Arguments) -> None:
         )
 
 
-def report_command(arguments: Arguments) -> None:
+def report_command(arguments: Namespace) -> None:
     """Evaluate again and draw everything again."""
     folder = _one_run(arguments, "report")
     experiment, device = _trained(folder, arguments.overrides)
@@ -122,7 +120,7 @@ def report_command(arguments: Arguments) -> None:
     _finish(experiment, folder, device)
 
 
-def list_command(arguments: Arguments) -> None:
+def list_command(arguments: Namespace) -> None:
     """Print what there is."""
     print("experiments\n" + _table(experiments()))
     for family in catalogue.FAMILIES:
@@ -133,18 +131,17 @@ def list_command(arguments: Arguments) -> None:
             print(f"\n{family}\n" + _table({name: catalogue.summary(cls) for name, cls in found.items()}))
 
 
-def _planned_run(arguments: Arguments) -> tuple[Config, RunFolder, bool]:
+def _planned_run(arguments: Namespace) -> tuple[Config, RunFolder, bool]:
     """The config and the folder of a training, and whether it is resumed."""
-    options, overrides = arguments.options, arguments.overrides
-    name = arguments.positionals[0] if arguments.positionals else None
-    if "resume" not in options:
+    name, overrides = arguments.experiment, arguments.overrides
+    if arguments.resume is None:
         if name is None:
             raise ConfigError(f"experiment: expected {' or '.join(experiments())} or a YAML file, got none")
         config = resolve(read_experiment(name), overrides)
-        folder = RunFolder(Path(options.get("out") or Path("runs") / Path(name).stem))
+        folder = RunFolder(Path(arguments.out or Path("runs") / Path(name).stem))
         _refuse_used(folder)
         return config, folder, False
-    where = {path for path in (options["resume"], options.get("out")) if path}
+    where = {path for path in (arguments.resume, arguments.out) if path}
     if len(where) != 1:
         got = "none" if not where else " and ".join(sorted(where))
         raise ConfigError(f"--resume: expected one run folder, got {got}")
@@ -162,7 +159,7 @@ def _planned_run(arguments: Arguments) -> tuple[Config, RunFolder, bool]:
 
 
 def _refuse_used(folder: RunFolder) -> None:
-    """Look before anything is made, so that a name typed twice costs no time; `RunFolder.create` has the last word."""
+    """Look before anything is made: a name typed twice costs no time. ``RunFolder.create`` has the last word."""
     if folder.path.is_dir() and any(entry != folder.config for entry in folder.path.iterdir()):
         raise RunFolderError(
             f"{folder.path}: expected a new or empty folder, this one is in use; "
@@ -179,10 +176,10 @@ def _check_same_settings(asked: Config, stored: Config, folder: RunFolder) -> No
             )
 
 
-def _one_run(arguments: Arguments, command: str) -> RunFolder:
-    if not arguments.positionals:
+def _one_run(arguments: Namespace, command: str) -> RunFolder:
+    if arguments.folder is None:
         raise ConfigError(f"DIR: expected a run folder, got none; usage: gtm-pyro {command} DIR")
-    return RunFolder.open(arguments.positionals[0])
+    return RunFolder.open(arguments.folder)
 
 
 def _all_held_out(folder: RunFolder, overrides: Mapping[str, str]) -> dict[str, str]:
@@ -237,9 +234,7 @@ def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> 
     transition = getattr(experiment.model, "transition", None)
     if isinstance(transition, nn.Module):
         transition.to("cpu")
-    save_figures(
-        evaluation, folder.figures, transition=transition, training=folder.read_metrics(), action_names=names
-    )
+    save_figures(evaluation, folder.figures, transition=transition, training=folder.read_metrics(), action_names=names)
     write_report(folder)
     _show(evaluation, str(folder.report))
 

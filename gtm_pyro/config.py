@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from importlib.resources import files
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gtm_pyro.catalogue import did_you_mean, import_class
+from gtm_pyro.catalogue import class_path, did_you_mean, import_class, short_names
 from gtm_pyro.config_errors import describe
 from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
-from gtm_pyro.overrides import DEFAULT_LOSS, Raw, apply_overrides
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
     from gtm_pyro.episodes import Episodes
     from gtm_pyro.stages import LearningRates, Stage
 
+Raw = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
     """What a trained model is measured on.
 
-    Args:
-        num_episodes: held-out episodes.
-        num_observed: steps that are memorised.
-        num_predicted: steps that are predicted from actions alone.
-        seed: of the episodes and of all draws.
-        posterior_episodes: episodes in posterior.nc, at most num_episodes.
-        posterior_samples: draws of each in posterior.nc.
+    :param num_episodes: held-out episodes.
+    :param num_observed: steps that are memorised.
+    :param num_predicted: steps that are predicted from actions alone.
+    :param seed: of the episodes and of all draws.
+    :param posterior_episodes: episodes in posterior.nc, at most ``num_episodes``.
+    :param posterior_samples: draws of each in posterior.nc.
+    :raises ConfigError: a number out of its range.
     """
 
     num_episodes: int = 64
@@ -64,7 +67,7 @@ class Experiment:
     fields: Mapping[str, Any]
 
     def held_out(self, device: Any = "cpu") -> "Episodes":
-        """The test episodes that `evaluation` asks for."""
+        """The test episodes that ``evaluation`` asks for."""
         asked = self.evaluation
         return self.data.sample(
             asked.num_episodes,
@@ -94,11 +97,10 @@ class Config:
         return _flatten(yaml.safe_load(self.yaml()))
 
     def build(self) -> Experiment:
-        """Make the objects. Starting values depend on the field `seed` only.
+        """Make the objects. Starting values depend on the field ``seed`` only.
 
-        Raises:
-            ConfigError: a class does not accept its arguments, or the parts do not fit each other.
-            GTMPyroError: what the classes themselves raise, for instance of a folder of images.
+        :raises ConfigError: a class does not accept its arguments, or the parts do not fit each other.
+        :raises GTMPyroError: what the classes themselves raise, for instance of a folder of images.
         """
         import torch
 
@@ -144,8 +146,7 @@ def experiments() -> dict[str, str]:
 def read_experiment(name: str) -> Raw:
     """What an experiment's YAML says: one of the library's by name, or a file of yours.
 
-    Raises:
-        ConfigError: there is no such experiment or file, or it is no YAML mapping.
+    :raises ConfigError: there is no such experiment or file, or it is no YAML mapping.
     """
     if name in experiments():
         return _parse_yaml(name, files("gtm_pyro.experiments").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
@@ -161,8 +162,7 @@ def read_experiment(name: str) -> Raw:
 def read_run(path: Path) -> Raw:
     """The config.yaml of a run.
 
-    Raises:
-        RunFolderError: it is missing or cut short.
+    :raises RunFolderError: it is missing or cut short.
     """
     if not path.is_file():
         raise RunFolderError(f"{path}: expected the config of a run, there is no such file")
@@ -175,38 +175,50 @@ def read_run(path: Path) -> Raw:
 def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
     """Check an experiment with its overrides, and fill in all defaults. Nothing is made yet.
 
-    Args:
-        raw: what its YAML says.
-        overrides: text by dotted name, {"data.walls": "false"} for instance.
+    A class may be named in short where the library has it. Another class keeps the old arguments that it takes too.
 
-    Raises:
-        ConfigError: an unknown class or field, or a value of the wrong type.
+    :param raw: what its YAML says.
+    :param overrides: text by dotted name, {"data.walls": "false"} for instance.
+    :raises ConfigError: an unknown class or field, or a value of the wrong type.
     """
-    overrides = overrides or {}
-    for name in (*raw, *(name.split(".")[0] for name in overrides)):
+    # with their full paths, short names mean the library's classes alone, and config.yaml needs no explanation
+    short = short_names()
+    given = {name: short.get(value, value) for name, value in (overrides or {}).items()}
+    for name in (*raw, *(name.partition(".")[0] for name in given)):
         if name not in FIELDS:
             raise ConfigError(f"{name}: no such field of an experiment{did_you_mean(name, FIELDS)}")
-    raw = apply_overrides(raw, overrides)
-    missing = [part for part in ("model", "guide", "data", "stages") if not raw.get(part)]
-    if missing:
-        raise ConfigError(f"{missing[0]}: expected in every experiment, got none")
-    parser = make_parser(import_class("data", raw["data"]["class_path"]))
+    if "stages" in given:  # jsonargparse would lay each new stage over the old one of the same number
+        raw = {name: value for name, value in raw.items() if name != "stages"}
+    # a class before its arguments, whatever their order on the command line
+    words = [f"--{name}={given[name]}" for name in sorted(given, key=lambda name: name.count("."))]
     try:
-        values = parser.parse_object(raw)
+        parser = make_parser(_data_types(given.get("data", given.get("data.class_path")), raw.get("data")))
+        values = parser.parse_args([f"--config={yaml.safe_dump(raw)}", *words])
     except GTMPyroError:
         raise
     except Exception as error:
         raise ConfigError(describe(error)) from error
+    missing = [part for part in ("model", "guide", "data", "stages") if not values[part]]
+    if missing:
+        raise ConfigError(f"{missing[0]}: expected in every experiment, got none")
     _make_paths_absolute(values["data"])
     return Config(parser, values)
 
 
-def make_parser(data_type: Any, **keywords: Any) -> "ArgumentParser":
+def _data_types(*named: Any) -> Any:
+    """Any class with the right members will do; to jsonargparse they are the classes that are named."""
+    found = []
+    for value in filter(None, named):
+        node = _parse_yaml("data", value) if isinstance(value, str) and value.startswith("{") else value
+        name = node.get("class_path", node) if isinstance(node, dict) else node
+        found.append(import_class("data", class_path("data", str(name))))
+    return reduce(or_, found) if found else Any
+
+
+def make_parser(data_type: Any) -> "ArgumentParser":
     """The parser of an experiment's fields.
 
-    Args:
-        data_type: the class of the data, for any class with the right members will do.
-        keywords: of jsonargparse's ArgumentParser.
+    :param data_type: the class of the data, or a union of classes.
     """
     from jsonargparse import ArgumentParser
     from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -217,12 +229,12 @@ def make_parser(data_type: Any, **keywords: Any) -> "ArgumentParser":
 
     # jsonargparse reports arguments that a new class does not share with the old one; that is what overrides are for
     logging.getLogger("jsonargparse").setLevel(logging.ERROR)
-    parser = ArgumentParser(exit_on_error=False, **keywords)
+    parser = ArgumentParser(exit_on_error=False)
     types: dict[str, tuple[Any, Any]] = {
         "model": (nn.Module, None),
         "guide": (Callable[[nn.Module], nn.Module], None),
         "data": (data_type, None),
-        "loss": (ELBO, {"class_path": DEFAULT_LOSS}),
+        "loss": (ELBO, {"class_path": "pyro.infer.Trace_ELBO"}),
         "stages": (list[Stage], None),
         "steps": (PositiveInt | None, None),
         "learning_rates": (LearningRates, LearningRates()),
@@ -235,8 +247,10 @@ def make_parser(data_type: Any, **keywords: Any) -> "ArgumentParser":
         "log_every": (PositiveInt, 20),
         "evaluation": (EvaluationSettings, EvaluationSettings()),
     }
+    parser.add_argument("--config", action="config")
     for name, (kind, default) in types.items():
-        parser.add_argument(f"--{name}", type=kind, default=default, help=FIELDS[name])
+        # any other text that names a file, a device for instance, is no file to read
+        parser.add_argument(f"--{name}", type=kind, default=default, sub_configs=name == "stages")
     return parser
 
 

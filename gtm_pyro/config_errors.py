@@ -1,25 +1,35 @@
 """The messages of jsonargparse, said in one line: which field, what was expected, what came."""
 
 import re
+from contextlib import suppress
 from importlib import import_module
 from inspect import signature
 
-from gtm_pyro.catalogue import did_you_mean
+from gtm_pyro.catalogue import class_path, did_you_mean
 
 _FIELD = re.compile(r'Parser key "(?P<name>[^"]*)":\s*(?P<rest>.*)')
 _CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']*)':\s*(?P<rest>.*)")
 _CALLABLE = re.compile(r"Type collections\.abc\.Callable.* expects a function or a callable class: ")
 _VALUE = re.compile(r"Expected an? (?P<type>.+?)\. Got value: (?P<value>.*)")
-_UNKNOWN = re.compile(r"(?:Option|Group '[^']*' does not accept option) '(?P<option>[^']*)'")
+_UNKNOWN = re.compile(
+    r"(?:Option '|Group '[^']*' does not accept option '|unrecognized arguments: --)(?P<option>[^'=]*)"
+)
 _SUBCLASS = re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>.*)")
+_NO_CLASS = re.compile(r"Not a valid subclass of .+\. Got value: (?P<value>.*)")
 _RESTRICTED = re.compile(r"Not of type (?P<type>\w+):")
 _UNION_LINES = ("Does not validate", "Errors:", "Given value")
-_PATH = "Expected a dot import path string: "
+_PATH = "Expected a dot import path string:"
+_GIVEN = re.compile(r"\. Got value: Namespace\((?:class_path='(?P<path>[^']*)')?.*")
+_IMPORT = (_PATH, "No module named ", "module '")
+_FILE = re.compile("Expected a path but (?P<value>.*) either not accessible or invalid")
 _REQUIRED = "the following arguments are required: "
 
 
 def describe(error: BaseException) -> str:
-    """One line for an error of jsonargparse or of a constructor, beginning with the field's dotted name."""
+    """One line for an error of jsonargparse or of a constructor, beginning with the field's dotted name.
+
+    :raises ConfigError: a class that cannot be found, in the words of ``class_path``.
+    """
     names: list[str] = []
     owner, leaf, alternatives = "", "", ""
     for line in str(error).splitlines():
@@ -40,17 +50,27 @@ def describe(error: BaseException) -> str:
             leaf = rest
         if leaf:
             break
-    name, text = ".".join(names), re.sub(r"\. Got value: Namespace\(.*", "", leaf or "not accepted")
+    name, text = ".".join(names), leaf or "not accepted"
+    if match := _GIVEN.search(text):
+        owner, text = owner or match["path"] or "", text[: match.start()]
     if match := _UNKNOWN.match(text):
-        return _unknown_field(name, owner, match["option"].split(".")[0], text)
-    if match := _VALUE.match(text):
+        # without an owner the option has its whole name, otherwise what follows the owner's
+        return _unknown_field(name, owner, match["option"].split(".")[0] if owner else match["option"], text)
+    if (match := _FILE.search(str(error))) and text.startswith(("Expected a <class 'list'>", _PATH)):
+        return f"{name}: expected a list in YAML, or the name of a YAML file that holds one, got {match['value']}"
+    if name and text.startswith(_IMPORT):
+        with suppress(ModuleNotFoundError):  # within the class's module; its text says which
+            class_path(name, text.rpartition(":")[2].strip() if ":" in text else owner)
+    if match := _NO_CLASS.match(text):
+        text = f"expected a class_path and its init_args, got {match['value']}"
+    elif match := _VALUE.match(text):
         text = f"expected {_type_name(match['type'])}, got {match['value']}"
     elif match := _RESTRICTED.match(text):
         text = f"expected {_type_name(match['type'])}"
     elif match := _SUBCLASS.match(text):
         text = f"expected a {match['base']}, got {match['path']}"
     elif text.startswith(_PATH):
-        text = f"expected the import path of a class (module.Class), got {text.removeprefix(_PATH)}"
+        text = f"expected the import path of a class (module.Class), got {text.removeprefix(_PATH).strip()}"
     elif text.startswith(_REQUIRED):
         text = f"{owner} needs a value for {text.removeprefix(_REQUIRED)}"
     return f"{name}: {text}" if name else text

@@ -109,7 +109,7 @@ def fit(
         raise ConfigError(f"clip_norm: expected a number over 0 or null, got {clip_norm}")
     if resume and out is None:
         raise ConfigError("resume: expected the run folder as out, got none")
-    schedule, rates, loss = Schedule(stages or [Stage(steps or 1500)], steps), learning_rates or LearningRates(), loss or Trace_ELBO()
+    schedule, rates, loss = Schedule([Stage(steps or 1500)] if stages is None else stages, steps), learning_rates or LearningRates(), loss or Trace_ELBO()
     check_has_regret(model, guide, schedule.stages)
     device = resolve_device(device)
     folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)

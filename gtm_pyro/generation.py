@@ -22,21 +22,21 @@ Pixels = Literal["uint8", "float32"]
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """One imagined episode as arrays: tau remembered steps, then `steps` imagined ones.
+    """One imagined episode as arrays: ``tau`` remembered steps, then ``steps`` imagined ones.
 
-    Args:
-        frames: E[x | z] with z the mean of the heaviest memory entry, (steps, C, H, W), uint8 (0 to 255) or float32.
-        states: (steps, state_dim)
-        actions: (steps, action_dim)
-        entries: number of the heaviest memory entry, from 0 to tau - 1, (steps,)
-        observed_frames: what was remembered, (tau, C, H, W), of the type of the frames.
-        observed_states: inferred from the remembered steps, (tau, state_dim)
-        observed_actions: (tau, action_dim)
-        observed_poses: true ones, (tau, pose_dim); None where the data has none.
-        true_frames, poses: what a walker in the true world would see and where it would stand, (steps, ...); None where
-            the data cannot tell (it can if it has a method `walk`, as ImageNavigation has).
-        visited: whether the true cell was occupied while remembering, (steps,); None without poses.
-        retrieved: whether the heaviest entry was written in the true cell, (steps,); None without poses.
+    :param frames: E[x | z] with z the mean of the heaviest memory entry, (steps, C, H, W), uint8 (0 to 255) or float32.
+    :param states: (steps, state_dim).
+    :param actions: (steps, action_dim).
+    :param entries: number of the heaviest memory entry, from 0 to tau - 1, (steps,).
+    :param observed_frames: what was remembered, (tau, C, H, W), of the type of the frames.
+    :param observed_states: inferred from the remembered steps, (tau, state_dim).
+    :param observed_actions: (tau, action_dim).
+    :param observed_poses: true ones, (tau, pose_dim); None where the data has none.
+    :param true_frames: what a walker in the true world would see, (steps, C, H, W); None where the data cannot tell (it
+        can if it has a method ``walk``, as ImageNavigation has).
+    :param poses: where that walker would stand, (steps, pose_dim); None where the data cannot tell.
+    :param visited: whether the true cell was occupied while remembering, (steps,); None without poses.
+    :param retrieved: whether the heaviest entry was written in the true cell, (steps,); None without poses.
     """
 
     frames: np.ndarray
@@ -79,8 +79,7 @@ class Generated:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one NPZ file with an array for each field that is known, whole or not at all.
 
-        Raises:
-            RunFolderError: it cannot be written; whatever stood there stays as it was.
+        :raises RunFolderError: it cannot be written; whatever stood there stays as it was.
         """
         path = Path(path)
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
@@ -113,21 +112,21 @@ def generate(
     chunk_size: int = 1000,
     device: torch.device | str = "cpu",
 ) -> Generated:
-    """Remember the first steps of an episode and imagine `steps` more.
+    """Remember the first steps of an episode and imagine ``steps`` more.
 
-    They are imagined a chunk at a time: but for the result, the memory that this takes does not grow with `steps`.
+    They are imagined a chunk at a time: but for the result, the memory that this takes does not grow with ``steps``.
 
-    Args:
-        steps: imagined ones.
-        num_observed: remembered ones.
-        actions: after the remembered steps, (steps, action_dim). By default a random walk: `data.random_actions` where
-            the data has it, otherwise the actions of other episodes, end to end.
-        seed: of the episode, the random walk and the noise of the states.
-        chunk_size: imagined steps at a time; the noise depends on it.
-
-    Raises:
-        ConfigError: a number out of its range.
-        EpisodesError: actions of another shape, or a value that is not finite.
+    :param steps: imagined ones.
+    :param num_observed: remembered ones.
+    :param actions: after the remembered steps, (steps, action_dim). By default a random walk: ``data.random_actions``
+        where the data has it, otherwise the actions of other episodes, end to end.
+    :param seed: of the episode, the random walk and the noise of the states.
+    :param split: where the episode is from.
+    :param pixels: type of the frames, uint8 (0 to 255) or float32.
+    :param chunk_size: imagined steps at a time; the noise depends on it.
+    :param device: where to compute.
+    :raises ConfigError: a number out of its range.
+    :raises EpisodesError: actions of another shape, or a value that is not finite.
     """
     for name, value in (("steps", steps), ("num_observed", num_observed), ("chunk_size", chunk_size)):
         if value < 1:

@@ -1,6 +1,7 @@
 """What a run tells while it trains: a progress bar, metrics.jsonl, TensorBoard."""
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,10 @@ class Progress:
     ) -> None:
         self.folder, self.lines = folder, lines
         # the bar's own clock sees this session only, so its time left is right after a resume as well
-        self.bar = tqdm(total=total, initial=step, disable=not show, unit="step", mininterval=0.5, dynamic_ncols=True)
+        interval = 0.5 if sys.stderr.isatty() else 10.0  # a log file keeps every redraw
+        self.bar = tqdm(
+            total=total, initial=step, disable=not show, unit="step", mininterval=interval, dynamic_ncols=True
+        )
         self.writer = _summary_writer(folder, step) if folder else None
 
     def __enter__(self) -> "Progress":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import yaml
 from PIL import Image
 
 from gtm_pyro import cli
-from gtm_pyro.cli import COMMANDS, HELP, main
+from gtm_pyro.cli import main, make_parsers
 from gtm_pyro.config import FIELDS, experiments
 
 SMALL = (
@@ -124,7 +125,8 @@ def test_the_documented_training_command(photos: Path, tmp_path: Path, fails: Fa
     assert before == {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
 
 
-HELP_LINES = [line.split("     ")[0].strip() for line in COMMANDS["train"].text.splitlines()]
+COMMANDS = make_parsers()[1]
+HELP_LINES = [line.split("     ")[0].strip() for line in (COMMANDS["train"].epilog or "").splitlines()]
 
 
 @pytest.mark.parametrize("line", [line for line in HELP_LINES if line.startswith("gtm-pyro train image-navigation")])
@@ -132,7 +134,7 @@ def test_every_example_in_the_help_trains(line: str, photos: Path, tmp_path: Pat
     (tmp_path / "my_guides.py").write_text(MY_GUIDE.replace("strength", "width"))
     sys.path.append(str(tmp_path))
     try:
-        words = line.replace("~/photos", str(photos)).split()[1:]
+        words = shlex.split(line.replace("~/photos", str(photos)))[1:]
         assert main([*words, "--steps", "2", "--data.cuts_per_image", "2", "--out", str(tmp_path / "out")]) == 0
     finally:
         sys.path.remove(str(tmp_path))
@@ -213,14 +215,21 @@ def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str])
     assert main([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: gtm-pyro {command}")
-    for option in (*COMMANDS[command].options, *COMMANDS[command].optional):
-        assert f"--{option}" in out
-    assert f"\n  {command} " in HELP
+    for name in COMMANDS[command].get_default("fields"):
+        assert f"--{name} VALUE" in out
+    assert f"\n    {command} " in make_parsers()[0].format_help()
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0 and main([]) == 2 and main(["--version"]) == 0
-    assert capsys.readouterr().out == HELP + HELP + "gtm_pyro 0.1.0\n"
+    assert capsys.readouterr().out == 2 * make_parsers()[0].format_help() + "gtm_pyro 0.1.0\n"
+
+
+def test_options_may_come_in_any_order_and_form() -> None:
+    words = "--seed=3 --data.images D --out O image-navigation --model.transition.scale=1e-2 --resume".split()
+    arguments = cli._parse(make_parsers()[1]["train"], words)
+    assert (arguments.experiment, arguments.out, arguments.resume) == ("image-navigation", "O", "")
+    assert arguments.overrides == {"seed": "3", "data.images": "D", "model.transition.scale": "1e-2"}
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(run: Path, tmp_path: Path) -> None:

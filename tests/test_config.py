@@ -13,7 +13,7 @@ from gtm_pyro.config_errors import describe
 from gtm_pyro.data import ImageNavigation
 from gtm_pyro.errors import ConfigError, GTMPyroError
 from gtm_pyro.guides import DeadReckoning
-from gtm_pyro.overrides import apply_overrides
+from gtm_pyro.stages import Stage
 
 NAME = "image-navigation"
 
@@ -86,8 +86,8 @@ def test_overrides_reach_every_level() -> None:
         model__transition__scale="0.01",
         model__init_args__memory__init_args__num_neighbors="7",
         data__walls="false",
-        learning_rates__by_prefix__transition__displacement="0.5",
-        stages__0__steps="11",
+        learning_rates__by_prefix="{transition.displacement: 5e-1}",
+        stages="[{steps: 11}]",
         evaluation__num_episodes="3",
         guide="DeadReckoning",
         clip_norm="10",
@@ -103,7 +103,11 @@ def test_overrides_reach_every_level() -> None:
 
 
 def test_a_class_keeps_the_arguments_that_it_shares_with_the_old_one() -> None:
-    experiment = built(model__transition="Translation", model__transition__scale="0.5")
+    overrides = {"model.transition": "Translation", "model.transition.scale": "0.5"}
+    config = resolve(read_experiment(NAME), overrides)
+    stored = yaml.safe_load(config.yaml())["model"]["init_args"]["transition"]
+    assert stored["class_path"] == "gtm_pyro.transitions.Translation" and "hidden" not in stored["init_args"]
+    experiment = config.build()
     assert type(experiment.model.transition).__name__ == "Translation"
     assert experiment.model.transition.action_dim == 5
     loss = built(loss__alpha="0", loss="RenyiELBO").loss  # the class comes first, whatever the order
@@ -113,7 +117,7 @@ def test_a_class_keeps_the_arguments_that_it_shares_with_the_old_one() -> None:
 def test_stages_come_from_a_file_or_from_text(tmp_path: Path) -> None:
     (tmp_path / "stages.yaml").write_text("- {steps: 3, num_observed: 8}\n- {steps: 4}\n")
     assert [stage.steps for stage in built(stages=str(tmp_path / "stages.yaml")).stages] == [3, 4]
-    assert built(stages="[{steps: 5}]").stages[0].steps == 5
+    assert built(stages="[{steps: 5}]").stages == [Stage(5)]  # nothing is left of the experiment's own stages
 
 
 def test_classes_of_ones_own(my_classes: str) -> None:
@@ -155,9 +159,12 @@ def test_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"stages": "[{steps: x}]"}, "stages.steps: expected int, got x"),
         ({"stages": "[{step: 3}]"}, "stages.step: no such field of Stage"),
         ({"stages": "[{steps: 3, reading: {scored: foo}}]"}, "stages.reading.scored: expected predicted or others or"),
-        ({"stages": "[{"}, "stages: expected YAML"),
-        ({"stages": "nope.yaml"}, "stages: nope.yaml: expected a YAML file"),
-        ({"stages.9.steps": "3"}, "in place of '9'"),
+        ({"stages": "[]"}, "stages: expected in every experiment, got none"),
+        ({"stages": "[{"}, "stages: expected a list in YAML, or the name of a YAML file that holds one, got [{"),
+        (
+            {"stages": "nope.yaml"},
+            "stages: expected a list in YAML, or the name of a YAML file that holds one, got nope.",
+        ),
         ({"steps.x": "3"}, "steps: expected a whole number over 0"),
         ({"loss": "Adam"}, "loss: expected the import path of a class (module.Class), got 'Adam'"),
         ({"evaluation.num_episods": "3"}, "evaluation.num_episods: no such field"),
@@ -214,7 +221,7 @@ def test_unknown_experiments(tmp_path: Path) -> None:
 def test_overrides_do_not_change_what_they_are_given() -> None:
     raw = read_experiment(NAME)
     before = yaml.safe_dump(raw)
-    apply_overrides(raw, {"model.transition.scale": "3", "stages.0.steps": "1", "guide": "DeadReckoning"})
+    resolve(raw, {"model.transition.scale": "3", "stages": "[{steps: 1}]", "guide": "DeadReckoning"})
     assert yaml.safe_dump(raw) == before
 
 
