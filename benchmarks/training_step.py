@@ -4,7 +4,7 @@ Run: ``python benchmarks/training_step.py [--json FILE]``. The three (and their 
 machine slows all alike; each figure is the median over turns. Keys, in seconds:
 
 ``svi_step``            episodes, Pyro's ELBO, backward, clipping, Adam: batch 16, 256 + 32 steps, walls, 5 neighbours
-``hand_written_step``   the same arithmetic without Pyro: same transition rollout, encodings deferred alike
+``hand_written_step``   the same arithmetic without Pyro: same rollout, search and deferred encodings
 ``networks``            encoder on all 288 frames and decoder on the 32 predicted ones, forward and backward
 ``networks_retrieved``  the same, encoder on the predicted and the retrieved frames only: what the step needs
 ``episodes``            generating the walks, part of both steps
@@ -25,6 +25,7 @@ from pyro.infer import Trace_ELBO
 from gtm_pyro.data import ImageNavigation
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.memory.neighbors import exact_search
 from gtm_pyro.models import GTMSM
 from gtm_pyro.transitions import WalledTranslation
 
@@ -44,7 +45,7 @@ def hand_written_loss(model: GTMSM, episodes: Episodes) -> torch.Tensor:
     s = model.transition.rollout(start, episodes.actions, noise)
     keys, queries = s[:, :tau], s[:, tau:]
     with torch.no_grad():
-        index = (queries.unsqueeze(-2) - keys.unsqueeze(-3)).square().sum(-1).topk(5, largest=False).indices
+        index = exact_search(keys, queries, 5)
     flat = index + tau * torch.arange(batch, device=device)[:, None, None]
     distance = (queries.unsqueeze(-2) - keys.flatten(0, 1)[flat]).square().sum(-1)
     if device.type == "cpu":

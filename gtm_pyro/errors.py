@@ -42,3 +42,13 @@ class NonFiniteLossError(GTMPyroError, ArithmeticError):
 
 class MissingDependencyError(GTMPyroError, ImportError):
     """An optional package is needed; the message holds the install command."""
+
+
+def check_positive(**numbers: float) -> None:
+    """Check arguments given by name.
+
+    :raises ConfigError: one is not over 0.
+    """
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ConfigError(f"{name}: expected a number over 0, got {number}")

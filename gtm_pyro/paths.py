@@ -11,11 +11,14 @@ from gtm_pyro.transitions import Transition
 
 
 class _Draw(NamedTuple):
-    """How a value was drawn: its standard normal noise, and what made it (the path is kept: addresses stay taken)."""
+    """How a value was drawn: its standard normal noise, and the steps that made it.
+
+    The tensors of the steps are kept, so that no other tensor can take their identity or address.
+    """
 
     unit_noise: Tensor
-    path: "TransitionPath"
     origin: tuple[object, ...]
+    kept: list[Tensor]
 
 
 class TransitionPath(TorchDistribution):
@@ -28,9 +31,10 @@ class TransitionPath(TorchDistribution):
             s_t ~ transition(s_{t-1}, a_t)
 
     which is prod_t p(s_t | s_{t-1}, a_t) of eq. (1) and eq. (2), Fraccaro et al. 2018. ``rsample`` rolls the
-    recurrence; ``log_prob`` scores all steps in one call. Like torch's transforms, a draw remembers the noise that made
-    it, so that scoring it under the same transition and actions costs no further pass (value and total gradient are
-    those of the plain formula).
+    recurrence; ``log_prob`` scores all steps in one call. Like torch's transforms, a reparameterised draw remembers the
+    noise that made it: under the same transition and actions it is scored without a further pass. The value and the
+    total gradient, through the draw and through the parameters, are those of the plain formula. Like autograd, this
+    does not see changes made through ``.data``.
 
     Batch shape ``(*batch)``, event shape ``(T, state_dim)``.
 
@@ -72,7 +76,9 @@ class TransitionPath(TorchDistribution):
         unit = torch.randn(shape, dtype=start.dtype, device=start.device)
         actions = self.actions.expand(*shape[:-2], *self.actions.shape[-2:])
         path = self.transition.rollout(start, actions, self.transition.scale * unit)
-        path._gtm_draw = _Draw(unit, self, self._origin(path))  # type: ignore[attr-defined]
+        if path.grad_fn is not None:  # otherwise the gradient of log_prob cannot come through the draw
+            kept = [self.actions, *self._state()]
+            path._gtm_draw = _Draw(unit, self._origin(path), kept)  # type: ignore[attr-defined]
         return path
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -88,15 +94,11 @@ class TransitionPath(TorchDistribution):
         steps = -0.5 * residual.square() - scale.log() - 0.5 * math.log(2 * math.pi)
         return first + steps.sum((-2, -1))
 
+    def _state(self) -> list[Tensor]:
+        return [*self.transition.parameters(), *self.transition.buffers()]
+
     def _origin(self, value: Tensor) -> tuple[object, ...]:
-        """Equal for two paths and values only if the same steps made them and nothing has changed since."""
-        actions, versions = self.actions, [p._version for p in self.transition.parameters()]
-        return (
-            id(self.transition),
-            actions.data_ptr(),
-            actions.shape,
-            actions.stride(),
-            actions._version,
-            value._version,
-            *versions,
-        )
+        """Equal for two paths and a value only if the same steps made it and nothing has changed since."""
+        actions, state = self.actions, [(id(t), t.data_ptr(), t._version, t.requires_grad) for t in self._state()]
+        where = (actions.data_ptr(), actions.shape, actions.stride(), actions._version, actions.requires_grad)
+        return id(self.transition), value._version, *where, *state

@@ -40,12 +40,19 @@ def unroll(step: Step, start: Tensor, inputs: Tensor, noise: Tensor, sequential:
         path = sequential(start, inputs, noise) if sequential else unroll_plain(step, start, inputs, noise)
     if not torch.is_grad_enabled():
         return path
-    previous = path[..., :-1, :].requires_grad_()
-    local = step(previous, inputs[..., 1:, :])
-    rows = [torch.autograd.grad(local[..., d].sum(), previous, retain_graph=True)[0] for d in range(local.shape[-1])]
-    path = torch.cat([start.unsqueeze(-2), local + noise[..., 1:, :]], -2)
-    if not path.requires_grad:
+    if inputs.shape[-2] == 1:
+        return start.unsqueeze(-2)
+    known = path[..., :-1, :].detach()
+    # whether any gradient is wanted, of the parameters too, which only a call of ``step`` can tell
+    if not any(t.requires_grad for t in (start, noise, step(known[..., :1, :], inputs[..., 1:2, :]))):
         return path
+    previous = known.requires_grad_()
+    local = step(previous, inputs[..., 1:, :])
+    rows = [
+        torch.autograd.grad(component.sum(), previous, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+        for component in local.unbind(-1)
+    ]
+    path = torch.cat([start.unsqueeze(-2), local + noise[..., 1:, :]], -2)
     adjoint: Tensor = _Adjoint.apply(path, torch.stack(rows, -2))
     return adjoint
 

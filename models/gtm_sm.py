@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.memory import DeferredValues, SpatialMemory
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.priors import MixturePrior
@@ -59,11 +60,17 @@ class GTMSM(PyroModule):
         initial_scale: float = 1e-3,
     ) -> None:
         super().__init__()
+        check_positive(initial_scale=initial_scale)
         self.transition = transition
         self.memory = memory or SpatialMemory()
         self.prior = prior or MixturePrior()
         self.encoder = encoder or FrameEncoder()
         self.decoder = decoder or FrameDecoder()
+        if self.encoder.latent_dim != self.decoder.latent_dim:
+            raise ConfigError(
+                f"decoder.latent_dim: expected {self.encoder.latent_dim} as the encoder has it, "
+                f"got {self.decoder.latent_dim}"
+            )
         self.reading = reading or Reading()
         self.register_buffer("initial_loc", torch.zeros(transition.state_dim))
         self.register_buffer("initial_scale", torch.tensor(float(initial_scale)))

@@ -50,7 +50,7 @@ def test_the_walk_finds_imports() -> None:
 
 @pytest.mark.parametrize("name", ["models", "guides"])
 def test_the_root_folders_are_no_packages_of_their_own(name: str) -> None:
-    """`import models` from the root would make a second copy of every class."""
+    """``import models`` from the root would make a second copy of every class."""
     code = f"import {name}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

@@ -257,6 +257,12 @@ def test_deferred_values_append(batch):
         parts.write(keys, {"loc": torch.zeros(2, 40, 2)})
 
 
+def test_keys_that_are_not_finite_show_in_the_distances():
+    keys = torch.full((2000, 2), torch.nan)
+    read = SpatialMemory(5).write(keys, {"z": torch.zeros(2000)}).read(torch.zeros(3, 2))
+    assert read.squared_distance.isnan().all()
+
+
 def test_a_query_that_is_not_finite_has_a_distance_that_is_not(batch):
     """A diverged model meets its own check of the loss, not an exception from a search tree."""
     keys, queries, stats = batch

@@ -1,5 +1,8 @@
 """TransitionPath: a distribution over trajectories."""
 
+from copy import deepcopy
+from pathlib import Path
+
 import pyro.distributions as dist
 import pytest
 import torch
@@ -61,10 +64,17 @@ def test_a_draw_from_elsewhere_is_scored_in_full() -> None:
 
 def test_a_draw_is_scored_in_full_after_its_parameters_changed() -> None:
     path = make()
-    draw = path.rsample()
-    with torch.no_grad():
-        path.transition.displacement.add_(1.0)
-    torch.testing.assert_close(path.log_prob(draw), plain_log_prob(path, draw))
+    changes = (
+        lambda: path.transition.displacement.add_(1.0),
+        lambda: path.transition.log_scale.fill_(-3.0),
+        lambda: setattr(path.transition, "displacement", torch.nn.Parameter(torch.ones(2, 5).double())),
+        lambda: path.actions.mul_(2.0),
+    )
+    for change in changes:
+        draw = path.rsample()
+        with torch.no_grad():
+            change()
+        torch.testing.assert_close(path.log_prob(draw), plain_log_prob(path, draw))
 
 
 def test_moments_are_those_of_a_gaussian_random_walk() -> None:
@@ -108,10 +118,30 @@ def test_float32_draws_keep_a_small_scale_exact() -> None:
     actions = torch.eye(5)[torch.randint(5, (2, 300))]
     path = TransitionPath(dist.Normal(torch.zeros(2), 1e-3).to_event(1), transition, actions)
     draw = path.rsample()
-    exact = TransitionPath(
-        dist.Normal(torch.zeros(2).double(), 1e-3).to_event(1), transition.double(), actions.double()
-    )
-    torch.testing.assert_close(path.log_prob(draw), exact.log_prob(draw.detach().double()).float(), rtol=1e-2, atol=0)
+    initial = dist.Normal(torch.zeros(2).double(), 1e-3).to_event(1)
+    exact = TransitionPath(initial, deepcopy(transition).double(), actions.double())
+    scored = exact.log_prob(draw.detach().double()).float()
+    torch.testing.assert_close(path.log_prob(draw), scored, rtol=1e-2, atol=0)
+
+
+def test_a_draw_made_without_gradients_has_those_of_the_formula() -> None:
+    path = make()
+    parameters = list(path.transition.parameters())
+    for value in (path.sample(), path.sample().requires_grad_()):
+        wrt = [*parameters, value] if value.requires_grad else parameters
+        got = torch.autograd.grad(path.log_prob(value).sum(), wrt)
+        want = torch.autograd.grad(plain_log_prob(path, value).sum(), wrt)
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_draws_are_plain_tensors_for_files_and_inference_mode(tmp_path: Path) -> None:
+    path = make()
+    torch.save(path.sample(), tmp_path / "draw.pt")
+    assert torch.load(tmp_path / "draw.pt").shape == (4, 1, 9, 2)
+    with torch.inference_mode():
+        draw = path.sample()
+        torch.testing.assert_close(path.log_prob(draw), plain_log_prob(path, draw))
 
 
 def test_errors_name_what_came() -> None:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from gtm_pyro.data import ImageNavigation
-from gtm_pyro.data.walks import walled_positions
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.loop_closure import close_loops, frame_changed, most_textured, moves_with_outcome
 from gtm_pyro.recurrence import unroll, unroll_plain
@@ -78,7 +77,7 @@ def test_the_step_density_is_normal_about_eq_4() -> None:
 
 
 def test_scale_must_be_positive_and_can_be_learnt() -> None:
-    with pytest.raises(ConfigError, match="scale: expected a positive number, got 0"):
+    with pytest.raises(ConfigError, match="scale: expected a number over 0, got 0"):
         Translation(5, scale=0)
     assert "log_scale" in dict(Translation(5, learn_scale=True).named_parameters())
     assert "log_scale" not in dict(Translation(5).named_parameters())
@@ -146,11 +145,46 @@ def test_without_loops_a_transition_starts_at_random(caplog: pytest.LogCaptureFi
     assert torch.isfinite(transition.displacement).all() and transition.displacement.abs().sum() > 0
 
 
-def test_the_walk_of_the_data_agrees_with_a_hard_gate() -> None:
-    torch.manual_seed(3)
-    moves = torch.randint(-1, 2, (4, 40, 2))
-    moves[:, 0] = 0
-    path = [torch.full((4, 2), 4)]
-    for t in range(1, 40):
-        path.append((path[-1] + moves[:, t]).clamp(0, 8))
-    torch.testing.assert_close(walled_positions(torch.full((4, 2), 4), moves, 9), torch.stack(path, 1))
+def test_a_hard_gate_walks_as_the_data_does() -> None:
+    """With the true displacements and a gate that is a box, the path is the agent's, walls included."""
+
+    class Box(WalledTranslation):
+        def gate_logit(self, s: torch.Tensor) -> torch.Tensor:
+            return 400 * (4.5 - s.abs().amax(-1, keepdim=True))
+
+    transition = Box(5)
+    transition.displacement.data.copy_(torch.tensor([[0.0, 0, -1, 1, 0], [-1, 1, 0, 0, 0]]))
+    episodes = ImageNavigation(cuts_per_image=2).sample(8, num_observed=1, num_predicted=199, seed=3)
+    path = transition.rollout(torch.zeros(8, 2), episodes.actions, torch.zeros(8, 200, 2))
+    assert episodes.poses is not None
+    torch.testing.assert_close(path, episodes.poses - 4)
+
+
+def test_a_subclass_with_another_step_is_rolled_by_it() -> None:
+    class Half(WalledTranslation):
+        def gate(self, s: torch.Tensor) -> torch.Tensor:
+            return 0.5 * super().gate(s)
+
+    class Damped(Translation):
+        def loc(self, s: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+            return 0.9 * s + self.moves(actions)
+
+    start, actions, noise = inputs()
+    for transition in (Half(5).double(), Damped(5).double()):
+        plain = unroll_plain(transition.loc, start, actions, noise)
+        torch.testing.assert_close(transition.rollout(start, actions, noise), plain, rtol=1e-12, atol=1e-12)
+        with torch.no_grad():
+            torch.testing.assert_close(transition.rollout(start, actions, noise), plain, rtol=1e-12, atol=1e-12)
+
+
+def test_one_step_no_state_and_nothing_to_learn() -> None:
+    start, actions, noise = inputs()
+    transition = WalledTranslation(5).double()
+    single = transition.rollout(start.requires_grad_(), actions[..., :1, :], noise[..., :1, :])
+    (gradient,) = torch.autograd.grad(single.sum(), start)
+    assert single.shape == (*BATCH, 1, 2) and (gradient == 1).all()
+    weight = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    reset = unroll(lambda s, a: a @ weight, start.detach(), actions, noise)
+    (gradient,) = torch.autograd.grad(reset.sum(), weight)
+    torch.testing.assert_close(gradient, actions[..., 1:, :].sum((0, 1, 2)).unsqueeze(-1).expand(5, 2))
+    assert not transition.requires_grad_(False).rollout(start.detach(), actions, noise).requires_grad

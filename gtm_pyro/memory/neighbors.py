@@ -107,8 +107,8 @@ def check_backend(backend: str) -> None:
 def build_index(backend: Backend, keys: Tensor) -> KeyIndex | None:
     """An index over ``keys`` (*batch, N, key_dim); None for "torch", which searches the keys themselves."""
     concrete = choose_backend(backend, keys)
-    if concrete == "torch":
-        return None
+    if concrete == "torch" or (backend == "auto" and not torch.isfinite(keys).all()):
+        return None  # torch gives keys that are not finite distances that are not, which a training notices
     if concrete == "kdtree":
         return _PerMemory(keys, _Tree)
     return _PerMemory(keys, _FaissFlat if concrete == "faiss_flat" else _FaissHNSW)
