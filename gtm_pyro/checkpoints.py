@@ -17,8 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gtm_pyro.atomic import write_atomically
 from gtm_pyro.errors import CheckpointError, RunFolderError
-from gtm_pyro.run_folder import RunFolder, write_atomically
+from gtm_pyro.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

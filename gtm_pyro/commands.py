@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from gtm_pyro.atomic import write_result
 from gtm_pyro.catalogue import import_class
 from gtm_pyro.config import Config, Experiment, experiments, read_experiment, read_run, resolve
 from gtm_pyro.diagnostics import posterior, save_posterior
-from gtm_pyro.errors import ConfigError, RunFolderError
+from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
 from gtm_pyro.evaluation import Evaluation, evaluate
 from gtm_pyro.figures import save_figures
-from gtm_pyro.fitting import fit, resolve_device
+from gtm_pyro.fitting import first_line, fit, resolve_device
 from gtm_pyro.generation import generate
 from gtm_pyro.interrupts import Interrupted
 from gtm_pyro.report import summary, write_report
@@ -36,9 +37,15 @@ def train_command(arguments: Namespace) -> None:
     """Train, evaluate, report."""
     config, folder, resume = _planned_run(arguments)
     experiment, device = _build(config)
+    _rehearse_evaluation(experiment, device)
     if not resume:
         RunFolder.create(folder.path)
-    write_result(folder.config, config.yaml().encode())
+    with folder.held():
+        write_result(folder.config, config.yaml().encode())
+        _train(experiment, folder, device, resume)
+
+
+def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resume: bool) -> None:
     fields = experiment.fields
     go_on = f"gtm-pyro train --resume {folder.path}"
     with _if_stopped(f"continue with {go_on}"):
@@ -160,7 +167,7 @@ def _planned_run(arguments: Namespace) -> tuple[Config, RunFolder, bool]:
 
 def _refuse_used(folder: RunFolder) -> None:
     """Look before anything is made: a name typed twice costs no time. ``RunFolder.create`` has the last word."""
-    if folder.path.is_dir() and any(entry != folder.config for entry in folder.path.iterdir()):
+    if folder.path.is_dir() and folder.contents():
         raise RunFolderError(
             f"{folder.path}: expected a new or empty folder, this one is in use; "
             f"gtm-pyro train --resume {folder.path} continues the run in it"
@@ -212,6 +219,21 @@ def _check_can_be_evaluated(experiment: Experiment) -> None:
         missing = [name for name in names if not hasattr(program, name)]
         if missing:
             raise ConfigError(f"{what}: evaluation needs {missing[0]}, which {type(program).__name__} does not have")
+
+
+def _rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
+    """Evaluate once on one episode: what evaluation cannot work with is told before hours of training, not after.
+
+    :raises ConfigError: says why.
+    """
+    _check_can_be_evaluated(experiment)
+    try:
+        # copies, for a program may make parameters on its first call
+        model, guide = (program.to(device) for program in deepcopy((experiment.model, experiment.guide)))
+        seed, episode = experiment.evaluation.seed, experiment.held_out(device, num_episodes=1)
+        evaluate(model, guide, episode, seed=seed, iwae_particles=0)  # type: ignore[arg-type]
+    except (GTMPyroError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"evaluation: {first_line(error)}") from error
 
 
 def _evaluate(experiment: Experiment, device: torch.device) -> Evaluation:

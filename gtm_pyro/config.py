@@ -66,11 +66,11 @@ class Experiment:
     evaluation: EvaluationSettings
     fields: Mapping[str, Any]
 
-    def held_out(self, device: Any = "cpu") -> "Episodes":
-        """The test episodes that ``evaluation`` asks for."""
+    def held_out(self, device: Any = "cpu", num_episodes: int | None = None) -> "Episodes":
+        """The test episodes that ``evaluation`` asks for, or another number of them."""
         asked = self.evaluation
         return self.data.sample(
-            asked.num_episodes,
+            num_episodes or asked.num_episodes,
             num_observed=asked.num_observed,
             num_predicted=asked.num_predicted,
             seed=asked.seed,

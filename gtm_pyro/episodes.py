@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gtm_pyro.atomic import write_atomically
 from gtm_pyro.errors import EpisodesError
-from gtm_pyro.run_folder import write_atomically
 
 SHARD_PATTERN = "*.npz"
 _REQUIRED_ARRAYS = ("frames", "actions")

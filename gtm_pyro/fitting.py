@@ -8,7 +8,8 @@ number of threads, it ends in the same parameters, bit for bit.
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from torch import nn
 
 from gtm_pyro.data.base import EpisodeData
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, DeviceError
+from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError
 from gtm_pyro.interrupts import StopSignals
 from gtm_pyro.learner import Learner
+from gtm_pyro.plan import make_plan
 from gtm_pyro.progress import Progress
 from gtm_pyro.randomness import callers_random_state, module_parameters, set_seed
 from gtm_pyro.restarts import check_has_regret
@@ -94,11 +96,12 @@ def fit(
     :param log_every: in steps.
     :param resume: go on from the newest checkpoint in ``out``; from the beginning if the run was killed before.
     :param max_restarts: how often a run may start again after a stage left it stuck (``Stage.max_regret``).
-    :raises ConfigError: an argument out of its range.
+    :raises ConfigError: an argument out of its range, or a stage on which the loss cannot be evaluated.
     :raises DeviceError: a device that is not there.
-    :raises RunFolderError: ``out`` is in use, missing, or holds a run of another model or with other settings.
+    :raises RunFolderError: ``out`` is in use, missing, or holds a run of another model, on other data or with other
+        settings; or another process is training in it.
     :raises CheckpointError: a checkpoint could not be written or read; the last good one stays.
-    :raises NonFiniteLossError: the loss or its gradient is not finite; no checkpoint is written of such a state.
+    :raises NonFiniteLossError: the loss, its gradient or a parameter is not finite; no checkpoint is written of it.
     :raises Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
     """
     _check_count("seed", seed, least=0)
@@ -109,22 +112,15 @@ def fit(
         raise ConfigError(f"clip_norm: expected a number over 0 or null, got {clip_norm}")
     if resume and out is None:
         raise ConfigError("resume: expected the run folder as out, got none")
-    schedule, rates, loss = Schedule([Stage(steps or 1500)] if stages is None else stages, steps), learning_rates or LearningRates(), loss or Trace_ELBO()
+    schedule = Schedule([Stage(steps or 1500)] if stages is None else stages, steps)
+    rates, loss = learning_rates or LearningRates(), loss or Trace_ELBO()
     check_has_regret(model, guide, schedule.stages)
     device = resolve_device(device)
     folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)
-    plan = {
-        "seed": seed,
-        "steps": schedule.total,
-        "stages": [asdict(stage) for stage in schedule.stages],
-        "learning_rates": {"default": rates.default, **rates.by_prefix},
-        "clip_norm": clip_norm,
-        "loss": type(loss).__name__,
-        "max_restarts": max_restarts,
-    }
     model.to(device)
     guide.to(device)
     with (
+        folder.held() if folder else nullcontext(),
         callers_random_state(device),
         module_parameters(model, guide),
         warnings.catch_warnings(),
@@ -132,6 +128,7 @@ def fit(
     ):
         warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
         _check_stages(model, guide, data, loss, schedule.stages, seed, device)
+        plan = make_plan(model, guide, data, loss, schedule, rates, seed, clip_norm, max_restarts)
         learner = Learner(model, guide, loss, rates, clip_norm)
         training = Training(
             learner, data, schedule, seed, device, max_restarts, plan, folder, checkpoint_every, log_every
@@ -171,8 +168,10 @@ def _check_stages(
     """Evaluate the loss once in every stage with all of Pyro's checks: mistakes show before work starts.
 
     A guide that makes its parameters on its first call makes them here.
+
+    :raises ConfigError: torch or Pyro refuses a value or a shape; errors of this library pass unchanged.
     """
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
         episodes = data.sample(
             stage.batch_size,
             num_observed=stage.num_observed,
@@ -181,8 +180,18 @@ def _check_stages(
             device=device,
         )
         set_seed(seed, device)
-        with pyro.validation_enabled(True):
-            loss.loss(model, guide, episodes, stage.reading)
+        try:
+            with pyro.validation_enabled(True):
+                loss.loss(model, guide, episodes, stage.reading)
+        except GTMPyroError:
+            raise
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"stage {number}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the tensors and tables of shapes that torch and Pyro add."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

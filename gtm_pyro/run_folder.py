@@ -2,12 +2,22 @@
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gtm_pyro.atomic import write_atomically
 from gtm_pyro.errors import RunFolderError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+_HELD: set[tuple[int, Path]] = set()  # by this process: thread and folder
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,19 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
+    @property
+    def lock(self) -> Path:
+        """Locked while a process trains here; the lock, not the file, ends with the process."""
+        return self.path / ".lock"
+
+    def contents(self) -> list[str]:
+        """Names of what lies here, but for what a run that was killed before its first step leaves.
+
+        :raises OSError: the folder cannot be read.
+        """
+        ignored = {self.config, self.lock, *self._half_written()}
+        return sorted(entry.name for entry in self.path.iterdir() if entry not in ignored)
+
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> "RunFolder":
         """A folder for a new run; one that holds nothing but a config.yaml counts as empty.
@@ -59,7 +82,7 @@ class RunFolder:
         folder = cls(Path(path))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            others = sorted(entry.name for entry in folder.path.iterdir() if entry != folder.config)
+            others = folder.contents()
         except FileExistsError:
             raise RunFolderError(f"{path}: expected a new or empty folder, got a file") from None
         except OSError as error:
@@ -83,6 +106,48 @@ class RunFolder:
         if not (folder.config.is_file() or folder.checkpoints.is_dir()):
             raise RunFolderError(f"{path}: expected a run folder, found no config.yaml and no checkpoint/")
         return folder
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others from training here, and remove what a killed run left half written.
+
+        A thread that holds the folder may hold it again. Where there are no locks, nobody is kept out.
+
+        :raises RunFolderError: another process or thread holds it, or the lock cannot be written.
+        """
+        key = threading.get_ident(), self.path.resolve()
+        if key in _HELD:
+            yield
+            return
+        try:
+            file = self.lock.open("ab")
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: cannot be used as a run folder ({error.strerror})") from error
+        with file:
+            self._lock(file.fileno())
+            _HELD.add(key)
+            try:
+                for path in self._half_written():
+                    path.unlink(missing_ok=True)
+                yield
+            finally:
+                _HELD.discard(key)
+                if fcntl is not None:  # closing is not enough where a forked process has the file open too
+                    with suppress(OSError):
+                        fcntl.flock(file, fcntl.LOCK_UN)
+
+    def _lock(self, descriptor: int) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise RunFolderError(f"another process is training in {self.path}") from None
+        except OSError:  # a file system without locks
+            pass
+
+    def _half_written(self) -> list[Path]:
+        return list(self.path.glob(".*.*.tmp"))
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl.
@@ -120,26 +185,3 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"{self.metrics}: could not be written ({error.strerror})") from error
         return lines
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one, an error the old one.
-
-    :raises OSError: no rights, a full disk.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name itself reaches the disk only with the folder
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,12 +1,10 @@
 """The training loop: steps, log lines, checkpoints, restarts."""
 
-import json
 import logging
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ from gtm_pyro import checkpoints
 from gtm_pyro.checkpoints import Checkpoint
 from gtm_pyro.data.base import EpisodeData
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import NonFiniteLossError, RunFolderError
+from gtm_pyro.errors import NonFiniteLossError
 from gtm_pyro.interrupts import Interrupted, StopSignals
 from gtm_pyro.learner import Learner
+from gtm_pyro.plan import check_plan
 from gtm_pyro.progress import Progress, elbo_terms
 from gtm_pyro.randomness import Purpose, derived_seed, set_seed
 from gtm_pyro.restarts import median_regret, redraw_weights
@@ -107,18 +106,25 @@ class Training:
             self.save()
             return
         checkpoints.check_signature(checkpoint, self.learner.program, self.folder.path)
-        _check_plan(checkpoint.state.get("plan"), self.plan, self.folder.path)
+        check_plan(checkpoint.state.get("plan"), self.plan, self.folder.path)
         self.state = State(**checkpoint.state["run"])
         self.learner.load(checkpoint.tensors)
 
     def save(self) -> None:
-        """Write a checkpoint; refuses a state that is not finite."""
+        """Write a checkpoint.
+
+        :raises NonFiniteLossError: a loss, a gradient or a tensor is not finite; nothing is written.
+        """
         self._check_finite()
+        tensors = self.learner.tensors()
+        for name, tensor in tensors.items():
+            # a constant that is infinite on purpose, a mask for instance, was so from the start
+            if not _is_finite(tensor) and _is_finite(self._start_values.get(name)):
+                raise self._failure(self.state.step, f"{name} is not finite after the update")
         if self.folder is not None:
             stage = self.schedule.index(self.state.position) + 1
             state = {"stage": stage, "run": asdict(self.state), "plan": self.plan}
-            checkpoint = Checkpoint(self.state.step, self.learner.tensors(), state)
-            checkpoints.save(self.folder.checkpoints, checkpoint)
+            checkpoints.save(self.folder.checkpoints, Checkpoint(self.state.step, tensors, state))
 
     def run(self, progress: Progress, signals: StopSignals) -> None:
         """Take all steps that are left."""
@@ -226,18 +232,16 @@ class Training:
             if math.isfinite(loss) and math.isfinite(norm):
                 continue
             what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
-            good = "nothing was saved"
-            if self.folder is not None:
-                last = checkpoints.load_latest(self.folder.checkpoints)
-                good = f"the last good state is step {last.step if last else 0} in {self.folder.checkpoints}"
-            raise NonFiniteLossError(f"step {step}: {what}; {good}; lower learning rates may help")
+            raise self._failure(step, what)
+
+    def _failure(self, step: int, what: str) -> NonFiniteLossError:
+        good = "nothing was saved"
+        if self.folder is not None:
+            last = checkpoints.load_latest(self.folder.checkpoints)
+            good = f"the last good state is step {last.step if last else 0} in {self.folder.checkpoints}"
+        # a resumed run keeps its rates
+        return NonFiniteLossError(f"step {step}: {what}; {good}; a new run with lower learning rates may help")
 
 
-def _check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
-    """Raises RunFolderError naming the first setting that is not as the run was started with."""
-    theirs = theirs if isinstance(theirs, dict) else {}
-    for name, value in json.loads(json.dumps(mine)).items():
-        if theirs.get(name) != value:
-            raise RunFolderError(
-                f"{source}: {name}: expected {theirs.get(name)}, with which the run began, got {value}"
-            )
+def _is_finite(tensor: Tensor | None) -> bool:
+    return tensor is None or not tensor.is_floating_point() or bool(tensor.isfinite().all())

@@ -6,18 +6,27 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from fitting_cases import STAGES, TOTAL, HookedData, assert_same, parameters, programs, train
+from pyro.infer import RenyiELBO, Trace_ELBO
 
-from gtm_pyro import checkpoints, run_folder
+from gtm_pyro import checkpoints
 from gtm_pyro.checkpoints import Checkpoint
+from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import CheckpointError, RunFolderError
+from gtm_pyro.fitting import fit
+from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.memory import Retrieved, SpatialMemory
+from gtm_pyro.priors import MixturePrior, NormalMixture
 from gtm_pyro.run_folder import RunFolder
 
 
@@ -112,7 +121,7 @@ def test_a_run_that_met_a_full_disk_resumes_bit_for_bit(
     def full(path: Path, content: bytes) -> None:
         if path.name == f"step-00000009.{kind}":
             raise OSError(errno.ENOSPC, "No space left on device")
-        run_folder.write_atomically(path, content)
+        atomic.write_atomically(path, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write_atomically", full)
@@ -134,6 +143,10 @@ def test_a_killed_process_resumes_bit_for_bit(
     while not (out / "checkpoint" / "step-00000003.json").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
+    logged = (out / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunFolderError, match=f"another process is training in {out}"):
+        train(out=out, resume=True)
+    assert (out / "metrics.jsonl").read_bytes().startswith(logged)
     process.send_signal(signum)
     _, printed = process.communicate(timeout=30)
     latest = checkpoints.load_latest(out / "checkpoint")
@@ -204,6 +217,77 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     train(out=tmp_path / "a", stages=STAGES[:1])
     with pytest.raises(RunFolderError, match="seed: expected 0, .*, got 5"):
         train(out=tmp_path / "a", stages=STAGES[:1], resume=True, seed=5)
+
+
+class OtherGuide(DeadReckoning):
+    """The same by another name."""
+
+
+def darker(seed: int, episodes: Episodes) -> Episodes:
+    return replace(episodes, frames=episodes.frames * 0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": Trace_ELBO(num_particles=2)}, "loss.num_particles: expected 1, .*, got 2"),
+        ({"loss": RenyiELBO(alpha=0.5)}, "loss: expected Trace_ELBO, .*, got RenyiELBO"),
+        ({"data": HookedData(darker)}, "data: expected HookedData, checksum .*, got HookedData, checksum"),
+        ({"memory": SpatialMemory(3)}, "model.memory: expected .*num_neighbors=5.*num_neighbors=3"),
+        ({"prior": MixturePrior(0.5)}, "model.prior: expected .*delta=0.0001.*delta=0.5"),
+        ({"guide": OtherGuide}, "guide: expected DeadReckoning, .*, got OtherGuide"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_another_objective_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    train(out=tmp_path / "a", stages=STAGES[:1], steps=1)
+    model, guide = programs()
+    for part in {"memory", "prior"} & change.keys():
+        setattr(model, part, change[part])
+    guide = change.get("guide", DeadReckoning)(model)
+    settings = {"stages": STAGES[:1], "steps": 1, "out": tmp_path / "a", "resume": True, "progress": False}
+    with pytest.raises(RunFolderError, match=message):
+        fit(model, guide, change.get("data", HookedData()), loss=change.get("loss"), **settings)
+
+
+class Plain:
+    """Its repr holds its address, which says nothing about it."""
+
+    def __init__(self, prior: MixturePrior) -> None:
+        self.prior = prior
+
+    def __call__(self, read: Retrieved) -> NormalMixture:
+        return self.prior(read)
+
+
+def test_the_same_objective_is_recognised(tmp_path: Path) -> None:
+    """Also a loss that was used before, and a class without a repr of its own."""
+    loss = Trace_ELBO(num_particles=2, vectorize_particles=True)  # guesses max_plate_nesting on its first use
+    for resume in (False, True):
+        model, guide = programs()
+        model.prior = Plain(MixturePrior())
+        settings = {"stages": STAGES[:1], "steps": 1, "out": tmp_path / "a", "progress": False}
+        fit(model, guide, HookedData(), loss=loss, resume=resume, **settings)
+
+
+def test_the_lock_is_the_holders_and_ends_with_it(tmp_path: Path) -> None:
+    folder, other = RunFolder.create(tmp_path), RunFolder(tmp_path)
+    refused: list[str] = []
+
+    def try_to_hold() -> None:
+        try:
+            with other.held():
+                pass
+        except RunFolderError as error:
+            refused.append(str(error))
+
+    for expected in (1, 2):
+        with folder.held(), other.held():  # once more in the same thread
+            thread = threading.Thread(target=try_to_hold)
+            thread.start()
+            thread.join()
+        try_to_hold()
+        assert refused == [f"another process is training in {tmp_path}"] * expected
 
 
 def test_metrics_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 from gtm_pyro import cli
 from gtm_pyro.cli import main, make_parsers
 from gtm_pyro.config import FIELDS, experiments
+from gtm_pyro.episodes import Episodes, save_shards
 
 SMALL = (
     "--stages", "[{steps: 4, batch_size: 8, num_observed: 12, num_predicted: 4}, "
@@ -260,6 +261,23 @@ def test_resume_before_the_first_checkpoint(run: Path, tmp_path: Path, no_report
     assert (tmp_path / "a" / weights).read_bytes() == (run / weights).read_bytes()
 
 
+def test_a_folder_with_a_half_written_config_is_new(tmp_path: Path, no_report: None) -> None:
+    """Killed while config.yaml was written for the first time."""
+    (tmp_path / ".config.yaml.123.tmp").write_text("model: ")
+    assert main(["train", "image-navigation", "--out", str(tmp_path), *SMALL, "--steps", "1"]) == 0
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_run_that_is_still_training_is_left_alone(copied: Path, fails: Fails) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    before = (copied / "config.yaml").read_bytes()
+    with (copied / ".lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # locks of one process exclude each other too
+        words = ["train", "--resume", str(copied), "--log_every", "7"]
+        assert f"another process is training in {copied}" in fails(*words)
+    assert (copied / "config.yaml").read_bytes() == before
+
+
 def test_a_run_is_repeated_from_its_config(run: Path, tmp_path: Path, no_report: None) -> None:
     assert main(["train", str(run / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
     weights = "checkpoint/step-00000006.safetensors"
@@ -309,7 +327,7 @@ def test_being_stopped_after_training_tells_how_to_go_on(
 ) -> None:
     from gtm_pyro import commands
 
-    monkeypatch.setattr(commands, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    monkeypatch.setattr(commands, "_evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
     assert main(["train", "--resume", str(copied)]) == 143
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == f"gtm-pyro: stopped; the training is complete, gtm-pyro train --resume {copied} makes the report"
@@ -346,6 +364,41 @@ def test_mistakes(words: str, message: str, fails: Fails, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     assert message in fails(*words.split())
     assert list(tmp_path.iterdir()) == [], "a mistake must leave nothing behind"
+
+
+BLIND_GUIDE = '''
+from torch import nn
+from gtm_pyro.guides import DeadReckoning
+
+class BlindGuide(nn.Module):
+    """Trains well, but says nothing about where the agent is."""
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.other = DeadReckoning(model)
+    def forward(self, episodes, reading=None) -> None:
+        self.other(episodes, reading)
+'''
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--evaluation.num_observed 3", "evaluation: num_neighbors: expected 1 to 3"),
+        ("--data SavedEpisodes --data.directory shards", "evaluation: num_observed + num_predicted: expected at most"),
+        ("--guide blind_guides.BlindGuide", "guide: evaluation needs path, which BlindGuide does not have"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_before_training(
+    words: str, message: str, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "blind_guides.py").write_text(BLIND_GUIDE)
+    actions = torch.eye(5)[torch.arange(8 * 40).view(8, 40) % 5]
+    save_shards(Episodes(torch.rand(8, 40, 3, 8, 8), actions, num_observed=24), "shards", shard_size=8)
+    small = [*SMALL[:6], *SMALL[8:]]  # another source has no cuts_per_image
+    assert message in fails("train", "image-navigation", "--out", "a", *small, *words.split())
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has the device")

@@ -152,7 +152,7 @@ def test_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"model.transition": "Transl"}, "did you mean Translation?"),
         ({"model.transition": "FrameDecoder"}, "model.transition: expected a Transition, got gtm_pyro.emissions"),
         ({"model.transition.scale": "abc"}, "model.transition.scale: expected float, got abc"),
-        ({"model.transition.scale": "-1"}, "scale: expected a positive number, got -1.0"),
+        ({"model.transition.scale": "-1"}, "scale: expected a number over 0, got -1.0"),
         ({"model.memory.backend": "foo"}, "model.memory.backend: expected auto or torch or kdtree"),
         ({"model.memory.num_neighbors": "foo"}, "model.memory.num_neighbors: expected int or all, got foo"),
         ({"model.nope.x": "3"}, "model.nope: no such field of GTMSM"),

@@ -379,6 +379,21 @@ def test_losses_that_were_not_looked_at_are_before_a_checkpoint() -> None:
         run.save()
 
 
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """The last update is followed by no loss that would show it."""
+    message = "step 1: model.* is not finite after the update; .* is step 0 in .*; a new run with lower learning rates"
+    with pytest.raises(NonFiniteLossError, match=message):
+        train(out=tmp_path / "a", stages=SHORT, steps=1, learning_rates=LearningRates(1e39))
+    latest = checkpoints.load_latest(tmp_path / "a" / "checkpoint")
+    assert latest is not None and latest.step == 0
+
+
+def test_a_constant_may_be_infinite(tmp_path: Path) -> None:
+    model, guide = programs()
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    fit(model, guide, HookedData(), stages=SHORT, steps=1, out=tmp_path / "a", progress=False)
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
     model, guide = programs()
     model.decoder.latent_layer.weight.register_hook(lambda grad: grad * torch.inf)
@@ -424,6 +439,13 @@ def test_resume_needs_a_run_folder(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="there is nothing"):
         train(out=tmp_path / "missing", resume=True)
     assert not (tmp_path / "missing").exists()
+
+
+def test_what_torch_refuses_is_one_line_that_names_the_stage(tmp_path: Path) -> None:
+    model, guide = programs()
+    model.initial_scale.fill_(-1)
+    with pytest.raises(ConfigError, match=r"^stage 1: Expected parameter scale [^\n]*[^:\n]$"):
+        fit(model, guide, HookedData(), stages=SHORT, progress=False)
 
 
 def test_a_memory_read_that_cannot_be_answered_fails_before_the_first_step() -> None:

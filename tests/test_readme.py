@@ -26,10 +26,10 @@ def commands(path: str) -> list[str]:
     return [line for line in lines if line.startswith("gtm-pyro ")]
 
 
-def run(command: str) -> None:
+def run(command: str, small: str = TINY) -> None:
     words = shlex.split(command, comments=True)[1:]
     if words[0] == "train" and "--resume" not in words:
-        words += shlex.split(TINY)
+        words += shlex.split(small)
     if words[0] == "generate":
         words = ["50" if word == "10000" else word for word in words]
     assert main(words) in (0, None), command
@@ -73,7 +73,7 @@ def test_the_page_on_your_data_runs(workplace: Path) -> None:
     (example,) = blocks("docs/your_data.md", "python")
     exec(compile(example, "your_data.md", "exec"), {})
     for command in commands("docs/your_data.md"):
-        run(command)
+        run(command, small="--steps 2")  # its stages and its evaluation fit the example's episodes as they are
     assert (workplace / "runs/video/evaluation.json").is_file()
 
 
