@@ -66,11 +66,10 @@ class GTMSM(PyroModule):
         self.prior = prior or MixturePrior()
         self.encoder = encoder or FrameEncoder()
         self.decoder = decoder or FrameDecoder()
-        if self.encoder.latent_dim != self.decoder.latent_dim:
-            raise ConfigError(
-                f"decoder.latent_dim: expected {self.encoder.latent_dim} as the encoder has it, "
-                f"got {self.decoder.latent_dim}"
-            )
+        # parts of a user's own need not say it
+        sizes = [getattr(part, "latent_dim", None) for part in (self.encoder, self.decoder)]
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise ConfigError(f"decoder.latent_dim: expected {sizes[0]} as the encoder has it, got {sizes[1]}")
         self.reading = reading or Reading()
         self.register_buffer("initial_loc", torch.zeros(transition.state_dim))
         self.register_buffer("initial_scale", torch.tensor(float(initial_scale)))

@@ -19,7 +19,7 @@ import torch
 from fitting_cases import STAGES, TOTAL, HookedData, assert_same, parameters, programs, train
 from pyro.infer import RenyiELBO, Trace_ELBO
 
-from gtm_pyro import checkpoints
+from gtm_pyro import atomic, checkpoints
 from gtm_pyro.checkpoints import Checkpoint
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import CheckpointError, RunFolderError
