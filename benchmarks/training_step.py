@@ -73,7 +73,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    pyro.settings.set(module_local_params=True, validate_distributions_pyro=False, validate_distributions_torch=False)
+    pyro.settings.set(module_local_params=True)
+    pyro.enable_validation(False)  # as fit does after its first step
     data = ImageNavigation()
     model = GTMSM(WalledTranslation(5)).to(arguments.device)
     first = data.sample(64, num_observed=1, num_predicted=127, seed=1, device=arguments.device)

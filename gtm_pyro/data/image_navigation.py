@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from gtm_pyro.data import walks
 from gtm_pyro.data.base import Split, check_request, check_split, check_whole, seeded_generator
-from gtm_pyro.data.images import cut_images, find_images, photographs, vary
+from gtm_pyro.data.images import cut_images, find_images, photographs, read_image, vary
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError, ImagesError
 
@@ -255,6 +255,7 @@ class ImageNavigation:
             test_paths = paths
         else:
             if len(paths) < 2:
+                read_image(paths[0])  # that it is no image at all is the greater problem
                 raise ImagesError(
                     f"images: expected at least two images in {directory}, one to train on and one to test "
                     f"on, got {paths[0].name} alone; test_fraction=1 makes it a test image"
