@@ -181,7 +181,7 @@ class WalledTranslation(Translation):
         return unroll(self.loc, start, actions, noise, sequential=self._sequential if same else None)
 
     def _sequential(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
-        # bare matrix products on time-first tensors: 15 us a step, where calls of modules take 60
+        # bare matrix products on time-first tensors: less than half the time of calling the modules
         batch = start.shape[:-1]
         layers = [(layer.weight.t(), layer.bias) for layer in self._gate_linear]
         s = start.reshape(-1, self.state_dim)

@@ -30,14 +30,6 @@ from gtm_pyro.priors import MixturePrior, NormalMixture
 from gtm_pyro.run_folder import RunFolder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted() -> dict[str, torch.Tensor]:
     return parameters(train())
