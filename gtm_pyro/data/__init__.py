@@ -1,7 +1,8 @@
 """Where episodes come from."""
 
 from gtm_pyro.data.base import EpisodeData, Split
+from gtm_pyro.data.fixed import FixedEpisodes
 from gtm_pyro.data.image_navigation import ImageNavigation
 from gtm_pyro.data.saved import SavedEpisodes
 
-__all__ = ["EpisodeData", "ImageNavigation", "SavedEpisodes", "Split"]
+__all__ = ["EpisodeData", "FixedEpisodes", "ImageNavigation", "SavedEpisodes", "Split"]

@@ -1,5 +1,7 @@
 """What a source of episodes is, and how it turns a seed into random draws."""
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 from zlib import crc32
 
@@ -10,6 +12,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 
 Split = Literal["train", "test"]
+Source = Callable[[str], torch.Generator]  # a stream of its own for each purpose
 
 
 @runtime_checkable
@@ -67,6 +70,20 @@ def check_whole(minimum: int, **numbers: int) -> None:
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ConfigError(f"{name}: expected a whole number of at least {minimum}, got {value!r}")
+
+
+def check_number(name: str, value: float) -> float:
+    """The value; raise ConfigError unless it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name}: expected a finite number, got {value!r}")
+    return value
+
+
+def check_choice(choices: Sequence[str], **values: str) -> None:
+    """Raise ConfigError for the first of these that is none of the choices."""
+    for name, value in values.items():
+        if value not in choices:
+            raise ConfigError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
 
 
 def check_request(batch_size: int, num_observed: int, num_predicted: int, split: str) -> None:

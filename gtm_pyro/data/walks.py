@@ -1,6 +1,6 @@
-"""Walks on a grid of cells, every step of every walk at once: no loop over time.
+"""Walks in a square of cells, nearly all of them with every step of every walk at once: no loop over time.
 
-Positions are (x, y) in whole cells, x to the right and y down, between 0 and size - 1.
+Positions are (x, y) in cells, whole ones on a grid, x to the right and y down, between 0 and size - 1.
 """
 
 import torch
@@ -24,20 +24,27 @@ def draw_actions(batch: int, steps: int, mean_repeats: float, generator: torch.G
     """
     # As many runs as steps are enough whatever their lengths.
     choices = torch.randint(len(ACTION_NAMES), (batch, steps), generator=generator)
+    return choices.gather(1, draw_runs(batch, steps, mean_repeats, generator))
+
+
+def draw_runs(batch: int, steps: int, mean_repeats: float, generator: torch.Generator) -> Tensor:
+    """The number of the run, from 0, that each step belongs to; a run has 1 + Poisson(mean_repeats) steps.
+
+    :returns: shape (batch, steps), int64, on the CPU.
+    """
     lengths = 1 + torch.poisson(torch.full((batch, steps), mean_repeats), generator=generator).long()
-    ends = lengths.cumsum(1)
-    run_of_step = torch.searchsorted(ends, torch.arange(steps).expand(batch, steps).contiguous(), right=True)
-    return choices.gather(1, run_of_step)
+    return torch.searchsorted(lengths.cumsum(1), torch.arange(steps).expand(batch, steps).contiguous(), right=True)
 
 
 def walled_positions(start: Tensor, moves: Tensor, size: int) -> Tensor:
     """Positions where a move into a wall has no effect: x_t = clamp(x_{t-1} + d_t, 0, size - 1).
 
     The maps x -> clamp(x + d, low, high) are closed under composition, which is associative, so log2(steps)
-    rounds of composing each map with the one ``reach`` steps before it replace the loop. The result is exact.
+    rounds of composing each map with the one ``reach`` steps before it replace the loop. The result is exact for whole
+    numbers; real ones should be float64.
 
-    :param start: shape (batch, 2), int64.
-    :param moves: shape (batch, steps, 2), int64.
+    :param start: shape (batch, 2), of the dtype of the moves.
+    :param moves: shape (batch, steps, 2), int64 or float64.
     :returns: shape (batch, steps, 2), int64.
     """
     steps = moves.shape[1]
@@ -77,6 +84,35 @@ def actions_between(start: Tensor, positions: Tensor) -> Tensor:
     dx, dy = moves.unbind(-1)
     # up 0, down 1, left 2, right 3, stay 4
     return torch.where(dy != 0, (dy + 1) // 2, torch.where(dx != 0, 2 + (dx + 1) // 2, STAY))
+
+
+def slipping_walk(start: Tensor, actions: Tensor, offsets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """A walk that turns back at the edge, as in ``folded_positions``, and slips.
+
+    What is intended is the action drawn, turned back where it would leave the square. What is done is the action
+    ``offset`` places after it in ``ACTION_NAMES``, or nothing where that would leave the square. Where the walk turns
+    depends on where it slipped before, so this is a loop over time.
+
+    :param start: shape (batch, 2), int64.
+    :param actions: action indices that are drawn, shape (batch, steps), int64.
+    :param offsets: 0 (no slip) to 4, shape (batch, steps), int64.
+    :returns: the intended actions and the positions, shapes (batch, steps) and (batch, steps, 2), int64.
+    """
+    moves, position = displacements(start.device), start
+    # whether up means down and left means right by now; the third column is for staying, which never turns
+    turned = torch.zeros(len(start), 3, dtype=torch.int64, device=start.device)
+    intended, positions = [], []
+    for drawn, offset in zip(actions.unbind(1), offsets.unbind(1), strict=True):
+        axis = (drawn // 2).unsqueeze(1)
+        action = drawn ^ turned.gather(1, axis).squeeze(1)
+        ahead = position + moves[action]
+        leaves = (ahead != ahead.clamp(0, size - 1)).any(-1, keepdim=True).long()
+        turned = turned ^ torch.zeros_like(turned).scatter_(1, axis, leaves)
+        action = action ^ leaves.squeeze(1)
+        position = (position + moves[(action + offset) % len(ACTION_NAMES)]).clamp(0, size - 1)
+        intended.append(action)
+        positions.append(position)
+    return torch.stack(intended, 1), torch.stack(positions, 1)
 
 
 def crops(worlds: Tensor, positions: Tensor, crop_size: int, stride: int) -> Tensor:

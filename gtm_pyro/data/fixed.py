@@ -1,0 +1,51 @@
+"""Always the same episodes."""
+
+import torch
+
+from gtm_pyro.data.base import EpisodeData, Split, check_whole
+from gtm_pyro.episodes import Episodes
+
+
+class FixedEpisodes:
+    """Another source whose seed does not move: one batch in every step, to overfit or for a guide without a network.
+
+    :param data: where the episodes come from.
+    :param seed: which of them.
+    :raises ConfigError: a seed that is not a whole number.
+    """
+
+    def __init__(self, data: EpisodeData, seed: int = 0) -> None:
+        check_whole(0, seed=seed)
+        self.data, self.seed = data, seed
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return self.data.action_names
+
+    @property
+    def action_dim(self) -> int:
+        return self.data.action_dim
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        return self.data.frame_shape
+
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        num_observed: int,
+        num_predicted: int,
+        seed: int,
+        split: Split = "train",
+        device: torch.device | str = "cpu",
+    ) -> Episodes:
+        """As of the other source, whatever the seed; the splits stay apart."""
+        return self.data.sample(
+            batch_size,
+            num_observed=num_observed,
+            num_predicted=num_predicted,
+            seed=self.seed,
+            split=split,
+            device=device,
+        )
