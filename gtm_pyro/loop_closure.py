@@ -1,5 +1,6 @@
 """Starting values for translations, found from frames and actions alone by closing loops."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from gtm_pyro.errors import EpisodesError
 
 SAME_FRAME = 1e-6
+_CLOSED = 0.02  # |M n| / |n| up to which a loop is closed
 
 
 class LoopClosure(NamedTuple):
@@ -31,6 +33,46 @@ def frame_changed(frames: Tensor, tolerance: float = SAME_FRAME) -> Tensor:
     """
     change = (frames[:, 1:] - frames[:, :-1]).square().mean((-3, -2, -1)) > tolerance
     return torch.cat([torch.zeros_like(change[:, :1]), change], 1)
+
+
+def same_frames(frames: Tensor, tolerance: float = SAME_FRAME) -> Tensor:
+    """Which steps of an episode look the same, ``(batch, time, time)``; each looks like itself.
+
+    Arguments as in :func:`frame_changed`.
+    """
+    flat = frames.flatten(2)
+    alike = torch.cdist(flat, flat).square() / flat.shape[-1] <= tolerance
+    return alike | torch.eye(frames.shape[1], dtype=torch.bool, device=frames.device)
+
+
+def frame_tolerance(frames: Tensor, factor: float = 4.0) -> float:
+    """The mean squared difference of a pixel up to which two frames look the same, for frames that may be noisy.
+
+    Without noise some frames repeat exactly, and it is ``SAME_FRAME``. With noise, the differences between neighbouring
+    steps are of two kinds, small where the agent stood still, told apart by Otsu's threshold (1979) on their
+    logarithms; it lies just above the small ones. It is ``SAME_FRAME`` too where they are of one kind: the larger ones
+    are not at least ``factor`` times the smaller ones on average, or the two kinds are not apart.
+
+    :param frames: ``(batch, time, C, H, W)``.
+    """
+    if bool((same_frames(frames).sum(-1) > 1).any()):
+        return SAME_FRAME
+    logs = (frames[:, 1:] - frames[:, :-1]).square().mean((-3, -2, -1)).flatten().double().log().sort().values
+    if len(logs) < 4:
+        return SAME_FRAME
+    low = torch.arange(1, len(logs), device=logs.device)
+    high = len(logs) - low
+    sums = logs.cumsum(0)
+    lower, upper = sums[:-1] / low, (sums[-1] - sums[:-1]) / high
+    between = low * high * (upper - lower).square()
+    cut = int(between.argmax())
+    gap = float(upper[cut] - lower[cut])
+    spread = 0.5 * float(logs[: cut + 1].std(correction=0) + logs[cut + 1 :].std(correction=0))
+    if gap < max(math.log(factor), 3.5 * spread):
+        return SAME_FRAME
+    # the mean of the squared noise over the values of a frame is that sure; six deviations, for pairs are many
+    sure = 1 + 6 * math.sqrt(2 / frames[0, 0].numel())
+    return math.exp(min(float(logs[: cut + 1].median()) + math.log(sure), 0.5 * float(logs[cut] + logs[cut + 1])))
 
 
 def most_textured(frames: Tensor, share: float = 0.5) -> Tensor:
@@ -57,47 +99,143 @@ def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: floa
     changed = frame_changed(frames, tolerance).to(actions.dtype).unsqueeze(-1)
     counts = (actions * changed).cumsum(1)
     moving = (actions.abs() * changed).sum((0, 1)) > 0
+    _check_moving(moving, state_dim)
+    episode, later, earlier = same_frames(frames, tolerance).tril(-1).nonzero().unbind(-1)
+    n = _directions(counts[episode, later] - counts[episode, earlier], moving)
+    eigenvalues, vectors = torch.linalg.eigh((n.t() @ n / len(n)).double())
+    return LoopClosure(_embed(vectors, moving, state_dim, actions), eigenvalues, len(n))
+
+
+def _check_moving(moving: Tensor, state_dim: int) -> None:
     if int(moving.sum()) < state_dim:
         raise EpisodesError(
             f"actions: expected at least {state_dim} that change the frame, one a state dimension, "
             f"got {int(moving.sum())}"
         )
-    flat = frames.flatten(2)
-    alike = torch.cdist(flat, flat).square() / flat.shape[-1] <= tolerance
-    episode, later, earlier = alike.tril(-1).nonzero().unbind(-1)
-    n = (counts[episode, later] - counts[episode, earlier])[:, moving]
+
+
+def _directions(counts: Tensor, moving: Tensor) -> Tensor:
+    """n / |n| of the actions that move, where n is not zero."""
+    n = counts[:, moving]
     n = n[n.any(-1)]
     if not len(n):
         raise EpisodesError(
             "frames: expected an agent that comes back to where it was, got no two frames that look the same"
         )
-    n = n / n.norm(dim=-1, keepdim=True)
-    eigenvalues, vectors = torch.linalg.eigh((n.t() @ n / len(n)).double())
+    return n / n.norm(dim=-1, keepdim=True)
+
+
+def _embed(vectors: Tensor, moving: Tensor, state_dim: int, actions: Tensor) -> Tensor:
     displacement = torch.zeros(state_dim, actions.shape[-1], dtype=actions.dtype, device=actions.device)
     displacement[:, moving] = vectors[:, :state_dim].t().to(actions.dtype)
-    return LoopClosure(displacement, eigenvalues, len(n))
+    return displacement
+
+
+def close_short_loops(
+    frames: Tensor,
+    actions: Tensor,
+    state_dim: int,
+    tolerance: float = SAME_FRAME,
+    max_gap: int = 8,
+    rounds: int = 10,
+) -> LoopClosure:
+    """A displacement matrix M under which short loops close, where some actions fail or some places look alike.
+
+    As :func:`close_loops`, from pairs of at most ``max_gap`` steps apart, which few failures spoil. An action counts as
+    one that moves if the frame changes after it at least half as often as after any other; a loop through a frame that
+    changed after an action that does not move is left out. Then in each round a pair weighs w = (1 + |M n|² / d²)^-2,
+    the weight of Geman and McClure (1987), with d halved every round; the last takes the pairs with |M n| < 0.02 alone.
+
+    :raises EpisodesError: fewer actions that move than ``state_dim``, or no loop.
+    """
+    changed = frame_changed(frames, tolerance)
+    moved = actions * changed.unsqueeze(-1)
+    share = moved.abs().sum((0, 1)) / actions.abs().sum((0, 1)).clamp_min(1e-12)
+    moving = (share > 0.5 * share.max()) & (share > 0)
+    _check_moving(moving, state_dim)
+    counts = moved.cumsum(1)
+    odd = (changed & (actions[..., moving].abs().sum(-1) == 0)).long().cumsum(1)
+    alike = same_frames(frames, tolerance).tril(-1).triu(-max_gap)
+    alike &= odd.unsqueeze(2) == odd.unsqueeze(1)
+    episode, later, earlier = alike.nonzero().unbind(-1)
+    n = _directions(counts[episode, later] - counts[episode, earlier], moving)
+    weight = n.new_ones(len(n))
+    for i in range(rounds):
+        eigenvalues, vectors = torch.linalg.eigh(((n * weight.unsqueeze(-1)).t() @ n / weight.sum()).double())
+        residual = (n @ vectors[:, :state_dim].to(n.dtype)).norm(dim=-1)
+        close = residual < _CLOSED
+        if i < rounds - 2:
+            weight = (1 + (residual / max(0.5 ** (i + 1), _CLOSED)).square()).pow(-2)
+        elif bool(close.any()):
+            weight = close.to(n.dtype)
+    return LoopClosure(_embed(vectors, moving, state_dim, actions), eigenvalues, len(n))
+
+
+def share_open(frames: Tensor, actions: Tensor, displacement: Tensor, tolerance: float = SAME_FRAME) -> float:
+    """The share of pairs of equal frames, at any distance in time, between which M leads elsewhere."""
+    counts = (actions * frame_changed(frames, tolerance).unsqueeze(-1)).cumsum(1)
+    episode, later, earlier = same_frames(frames, tolerance).tril(-1).nonzero().unbind(-1)
+    n = counts[episode, later] - counts[episode, earlier]
+    n = n[n.any(-1)]
+    return float(((n @ displacement.t()).norm(dim=-1) > _CLOSED * n.norm(dim=-1)).float().mean()) if len(n) else 0.0
 
 
 class Outcomes(NamedTuple):
-    """What became of the moves that were tried.
+    """What became of the moves that were tried, each place once.
 
     :param target: places that were tried, ``(n, state_dim)``.
     :param reached: the share of tries that got there, ``(n,)``.
-    :param weight: weights that sum to one.
+    :param tries: how often each was tried, ``(n,)``.
     """
 
     target: Tensor
     reached: Tensor
-    weight: Tensor
+    tries: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights that sum to one, ``(n,)``.
+
+        A place weighs with the square root of how often it was tried, so that walls, which are met less often, are
+        heard.
+        """
+        return self.tries.sqrt() / self.tries.sqrt().sum()
+
+    @property
+    def consistency(self) -> float:
+        """The share of the outcomes' variance that the place explains, from places that were tried more than once.
+
+        1 if each is always or never reached, about 0 if a place tells nothing.
+        """
+        often = self.tries >= 2
+        if not bool(often.any()):
+            return 1.0
+        n, r = self.tries[often], self.reached[often]
+        mean = float((n * r).sum() / n.sum())
+        within = float((n * r * (1 - r) * n / (n - 1)).sum() / n.sum())
+        return 1 - within / (mean * (1 - mean)) if 0 < mean < 1 else 1.0
+
+
+def tabulate(target: Tensor, reached: Tensor, tries: Tensor, grain: float) -> Outcomes:
+    """Outcomes by place.
+
+    :param target: ``(n, state_dim)``.
+    :param reached: whether each try got there, ``(n,)``.
+    :param tries: how much each try counts, ``(n,)``.
+    :param grain: places are the same that are, coordinate by coordinate, nearest to the same multiple of it.
+    """
+    places, place = torch.unique((target / grain).round(), dim=0, return_inverse=True)
+    count = torch.bincount(place, tries, minlength=len(places))
+    share = torch.bincount(place, reached * tries, minlength=len(places)) / count
+    return Outcomes(places * grain, share.to(target.dtype), count.to(target.dtype))
 
 
 def moves_with_outcome(
     frames: Tensor, actions: Tensor, displacement: Tensor, tolerance: float = SAME_FRAME
 ) -> Outcomes:
-    """Where actions would have led, and whether the agent got there: each place once.
+    """Where actions would have led, and whether the agent got there.
 
-    The path is counted as in :func:`close_loops`; actions that displace nothing are left out. A place weighs with the
-    square root of how often it was tried, so that walls, which are met less often, are heard.
+    The path is counted as in :func:`close_loops`; actions that displace nothing are left out.
 
     :param displacement: M, ``(state_dim, action_dim)``.
     """
@@ -108,7 +246,4 @@ def moves_with_outcome(
     length = moves[:, 1:].norm(dim=-1)
     tried = length > 0.1 * length.max()
     grain = 1e-3 * float(length.max())
-    places, place = torch.unique((target[tried] / grain).round(), dim=0, return_inverse=True)
-    count = torch.bincount(place, minlength=len(places)).to(frames.dtype)
-    reached = torch.bincount(place, outcome[tried].to(frames.dtype), minlength=len(places)) / count
-    return Outcomes(places * grain, reached.to(frames.dtype), count.sqrt() / count.sqrt().sum())
+    return tabulate(target[tried], outcome[tried], torch.ones_like(length[tried]), grain)

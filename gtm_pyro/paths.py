@@ -11,12 +11,14 @@ from gtm_pyro.transitions import Transition
 
 
 class _Draw(NamedTuple):
-    """How a value was drawn: its standard normal noise, and the steps that made it.
+    """How a value was drawn: its noise in units of the state space, and the steps that made it.
 
-    The tensors of the steps are kept, so that no other tensor can take their identity or address.
+    ``unit_noise`` is that noise in units of r, where no step could slip. The tensors of the steps are kept, so that no
+    other tensor can take their identity or address.
     """
 
-    unit_noise: Tensor
+    noise: Tensor
+    unit_noise: Tensor | None
     origin: tuple[object, ...]
     kept: list[Tensor]
 
@@ -41,6 +43,7 @@ class TransitionPath(TorchDistribution):
     :param initial: p(s_1), event shape ``(state_dim,)``, broadcastable to ``batch``.
     :param transition: p(s_t | s_{t-1}, a_t).
     :param actions: ``(*batch, T, action_dim)``; the first, which led to s_1, is not used.
+    :param slips: False for a transition that never slips, e = 0, whatever ``transition.slip`` is.
     :raises ValueError: shapes that do not fit.
     """
 
@@ -49,7 +52,12 @@ class TransitionPath(TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, initial: TorchDistribution, transition: Transition, actions: Tensor, validate_args: bool | None = None
+        self,
+        initial: TorchDistribution,
+        transition: Transition,
+        actions: Tensor,
+        validate_args: bool | None = None,
+        slips: bool = True,
     ) -> None:
         dim = transition.state_dim
         if initial.event_shape != (dim,):
@@ -58,41 +66,62 @@ class TransitionPath(TorchDistribution):
             raise ValueError(f"actions: expected (..., time, {transition.action_dim}), got {tuple(actions.shape)}")
         batch_shape = torch.broadcast_shapes(initial.batch_shape, actions.shape[:-2])
         self.initial = initial.expand(batch_shape)
-        self.transition, self.actions = transition, actions
+        self.transition, self.actions, self.slips = transition, actions, slips
         super().__init__(batch_shape, torch.Size((actions.shape[-2], dim)), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "TransitionPath":
         batch_shape = torch.Size(batch_shape)
         new = self._get_checked_instance(TransitionPath, _instance)
-        new.transition, new.actions = self.transition, self.actions
+        new.transition, new.actions, new.slips = self.transition, self.actions, self.slips
         new.initial = self.initial.expand(batch_shape)
         super(TransitionPath, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
+    def without_slips(self) -> "TransitionPath":
+        """The same path with e = 0: what an agent trusts that has nothing but its actions."""
+        return TransitionPath(self.initial, self.transition, self.actions, self._validate_args, slips=False)
+
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
         shape = self._extended_shape(sample_shape)
         start = self.initial.rsample(sample_shape)
         unit = torch.randn(shape, dtype=start.dtype, device=start.device)
+        noise = self.transition.scale_noise(unit, self.slips)
         actions = self.actions.expand(*shape[:-2], *self.actions.shape[-2:])
-        path = self.transition.rollout(start, actions, self.transition.scale * unit)
+        path = self.transition.rollout(start, actions, noise)
         if path.grad_fn is not None:  # otherwise the gradient of log_prob cannot come through the draw
             kept = [self.actions, *self._state()]
-            path._gtm_draw = _Draw(unit, self._origin(path), kept)  # type: ignore[attr-defined]
+            units = None if self._may_slip else unit
+            path._gtm_draw = _Draw(noise, units, self._origin(path), kept)  # type: ignore[attr-defined]
         return path
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         first = self.initial.log_prob(value[..., 0, :])
-        scale = self.transition.scale
         draw: _Draw | None = getattr(value, "_gtm_draw", None)
-        if draw is not None and draw.origin == self._origin(value):
-            residual = draw.unit_noise[..., 1:, :]
+        if draw is not None and draw.origin != self._origin(value):
+            draw = None
+        if self._may_slip:
+            residual = self._residual(value) if draw is None else draw.noise[..., 1:, :]
+            return first + self.transition.noise_log_prob(residual).sum(-1)
+        scale = self.transition.scale
+        if draw is None:
+            units = self._residual(value) / scale
+        elif draw.unit_noise is None:
+            units = draw.noise[..., 1:, :] / scale
         else:
-            residual = (value[..., 1:, :] - self.transition.loc(value[..., :-1, :], self.actions[..., 1:, :])) / scale
-        steps = -0.5 * residual.square() - scale.log() - 0.5 * math.log(2 * math.pi)
+            units = draw.unit_noise[..., 1:, :]
+        steps = -0.5 * units.square() - scale.log() - 0.5 * math.log(2 * math.pi)
         return first + steps.sum((-2, -1))
+
+    @property
+    def _may_slip(self) -> bool:
+        return self.slips and self.transition.slips
+
+    def _residual(self, value: Tensor) -> Tensor:
+        """s_t - f(s_{t-1}, a_t) of steps 2 to T."""
+        return value[..., 1:, :] - self.transition.loc(value[..., :-1, :], self.actions[..., 1:, :])
 
     def _state(self) -> list[Tensor]:
         return [*self.transition.parameters(), *self.transition.buffers()]

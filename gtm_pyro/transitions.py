@@ -1,38 +1,79 @@
 """Transition densities p(s_t | s_{t-1}, a_t) of the state-space model."""
 
 import logging
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtm_pyro.errors import EpisodesError, check_positive
-from gtm_pyro.loop_closure import close_loops, most_textured, moves_with_outcome
+from gtm_pyro.errors import ConfigError, EpisodesError, check_positive
 from gtm_pyro.recurrence import unroll
+from gtm_pyro.slips import StartingValues, starting_values
 
 logger = logging.getLogger(__name__)
 
+# of Outcomes.consistency, without and with slips; random starts gave at most 0.48 and 0.32, one start 1.0 and over 0.35
+_CONSISTENT = {False: 0.7, True: 0.33}
+_LOG_2PI = math.log(2 * math.pi)
+
 
 class Transition(nn.Module):
-    """p(s_t | s_{t-1}, a_t) = N(f(s_{t-1}, a_t), r² I). A subclass gives ``loc``, that is f.
+    """p(s_t | s_{t-1}, a_t) = (1 - e) N(f(s_{t-1}, a_t), r² I) + e N(f(s_{t-1}, a_t), R² I).
+
+    A subclass gives ``loc``, that is f. With e = 0, the default, a step is Gaussian as in Fraccaro et al. 2018; e > 0
+    is for an agent that sometimes does not do as it is told.
 
     :param action_dim: length of an action vector.
     :param state_dim: length of a state vector.
     :param scale: r, the standard deviation of a step in units of the state space.
     :param learn_scale: make r a parameter.
+    :param slip: e, the probability of a slip, from 0 up to but not including 1. A buffer, not learnt.
+    :param slip_scale: R, the standard deviation of a step that slips, in units of the state space. A buffer.
+    :raises ConfigError: a number out of its range.
     """
 
-    def __init__(self, action_dim: int, state_dim: int = 2, scale: float = 1e-3, learn_scale: bool = False) -> None:
+    slip: Tensor
+    slip_scale: Tensor
+
+    def __init__(
+        self,
+        action_dim: int,
+        state_dim: int = 2,
+        scale: float = 1e-3,
+        learn_scale: bool = False,
+        slip: float = 0.0,
+        slip_scale: float = 1.0,
+    ) -> None:
         super().__init__()
-        check_positive(scale=scale, action_dim=action_dim, state_dim=state_dim)
+        check_positive(scale=scale, action_dim=action_dim, state_dim=state_dim, slip_scale=slip_scale)
+        if not 0 <= slip < 1:
+            raise ConfigError(f"slip: expected a probability from 0 up to but not including 1, got {slip}")
         self.action_dim, self.state_dim = action_dim, state_dim
         log_scale = torch.tensor(float(scale)).log()
         if learn_scale:
             self.log_scale = nn.Parameter(log_scale)
         else:
             self.register_buffer("log_scale", log_scale)
+        self.register_buffer("slip", torch.tensor(float(slip)))
+        self.register_buffer("slip_scale", torch.tensor(float(slip_scale)))
+        self._slip_read: tuple[Tensor, int, bool] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_slip_read": None}  # a copy's buffer counts its versions anew
+
+    @property
+    def slips(self) -> bool:
+        """Whether e > 0. The buffer is read again only after it changed: no wait for an accelerator."""
+        e = self.slip
+        if e.is_inference():  # such tensors count no versions
+            return bool(e > 0)
+        if self._slip_read is None or self._slip_read[0] is not e or self._slip_read[1] != e._version:
+            self._slip_read = (e, e._version, bool(e > 0))
+        return self._slip_read[2]
 
     @property
     def scale(self) -> Tensor:
@@ -47,8 +88,50 @@ class Transition(nn.Module):
         raise NotImplementedError
 
     def forward(self, s: Tensor, actions: Tensor) -> dist.TorchDistribution:
-        """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``."""
-        return dist.Normal(self.loc(s, actions), self.scale).to_event(1)
+        """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``; a mixture of two Gaussians where e > 0."""
+        loc = self.loc(s, actions)
+        if not self.slips:
+            return dist.Normal(loc, self.scale).to_event(1)
+        scales = torch.stack([self.scale, self.slip_scale]).unsqueeze(-1)
+        components = dist.Normal(loc.unsqueeze(-2), scales).to_event(1)
+        weights = torch.stack([1 - self.slip, self.slip]).expand(components.batch_shape)
+        return dist.MixtureSameFamily(dist.Categorical(weights), components)
+
+    def scale_noise(self, unit: Tensor, slips: bool = True) -> Tensor:
+        """Noise of a step from standard normal numbers ``(..., state_dim)``: r times them, or R times where it slips.
+
+        Which steps slip is drawn here, without gradient.
+
+        :param slips: False for e = 0.
+        """
+        if not (slips and self.slips):
+            return self.scale * unit
+        slipped = torch.rand(unit.shape[:-1], dtype=unit.dtype, device=unit.device) < self.slip
+        return torch.where(slipped, self.slip_scale, self.scale).unsqueeze(-1) * unit
+
+    def draw_noise(self, shape: Sequence[int], like: Tensor, slips: bool = True) -> Tensor:
+        """Noise s_t - f(s_{t-1}, a_t) of many steps, differentiable in r.
+
+        :param shape: ``(..., state_dim)``.
+        :param like: gives dtype and device.
+        :param slips: False for e = 0.
+        """
+        return self.scale_noise(torch.randn(tuple(shape), dtype=like.dtype, device=like.device), slips)
+
+    def noise_log_prob(self, residual: Tensor, slips: bool = True) -> Tensor:
+        """log p of s_t - f(s_{t-1}, a_t), ``(..., state_dim)`` to ``(...)``.
+
+        :param slips: False for e = 0.
+        """
+
+        def log_normal(scale: Tensor) -> Tensor:
+            return -0.5 * (residual / scale).square().sum(-1) - self.state_dim * (scale.log() + 0.5 * _LOG_2PI)
+
+        if not (slips and self.slips):
+            return log_normal(self.scale)
+        return torch.logaddexp(
+            torch.log1p(-self.slip) + log_normal(self.scale), self.slip.log() + log_normal(self.slip_scale)
+        )
 
     def rollout(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
         """The states that follow ``start``.
@@ -67,8 +150,18 @@ class Translation(Transition):
     Parameter ``displacement``: M, ``(state_dim, action_dim)``.
     """
 
-    def __init__(self, action_dim: int, state_dim: int = 2, scale: float = 1e-3, learn_scale: bool = False) -> None:
-        super().__init__(action_dim, state_dim, scale, learn_scale)
+    def __init__(
+        self,
+        action_dim: int,
+        state_dim: int = 2,
+        scale: float = 1e-3,
+        learn_scale: bool = False,
+        slip: float = 0.0,
+        slip_scale: float = 1.0,
+        initialise_slip: bool = True,
+    ) -> None:
+        super().__init__(action_dim, state_dim, scale, learn_scale, slip, slip_scale)
+        self.initialise_slip = initialise_slip and not slip
         self.displacement = nn.Parameter(0.1 * torch.randn(state_dim, action_dim))
 
     def moves(self, actions: Tensor) -> Tensor:
@@ -84,22 +177,33 @@ class Translation(Transition):
         steps = (self.moves(actions) + noise)[..., 1:, :]
         return torch.cat([start.unsqueeze(-2), steps], -2).cumsum(-2)
 
-    @torch.no_grad()
-    def initialise(self, frames: Tensor, actions: Tensor) -> None:
-        """Start M where loops close, from frames and actions alone.
+    def initialise(self, frames: Tensor, actions: Tensor, num_observed: int | None = None) -> None:
+        """Start M where loops close, and e and R where they fail to, from frames and actions alone.
 
-        Where none closes, a warning is logged and M starts at random.
+        Where none closes, a warning is logged and M starts at random. An e given as over 0, and its R, are kept.
 
         :param frames: ``(batch, time, C, H, W)``.
         :param actions: ``(batch, time, action_dim)``.
+        :param num_observed: e is for the first so many steps of an episode; by default for all.
         """
-        best = most_textured(frames)
+        self._initialise(frames, actions, num_observed)
+
+    @torch.no_grad()
+    def _initialise(self, frames: Tensor, actions: Tensor, num_observed: int | None) -> StartingValues | None:
         try:
-            displacement = close_loops(frames[best], actions[best], self.state_dim).displacement
+            found = starting_values(frames, actions, self.state_dim, num_observed)
         except EpisodesError as error:
             logger.warning("no starting values for the displacements, they start at random (%s)", error)
-            displacement = 0.1 * torch.randn_like(self.displacement)
-        self.displacement.copy_(displacement)
+            self.displacement.copy_(0.1 * torch.randn_like(self.displacement))
+            return None
+        self.displacement.copy_(found.displacement)
+        if self.initialise_slip:
+            self.slip.fill_(found.slips.rate)
+            if found.slips.rate:
+                logger.info("%.3f of the steps do not do as they are told", found.slips.rate)
+                length = self.moves(actions).square().mean(-1).sqrt()
+                self.slip_scale.copy_(length[length > 0.1 * length.max()].square().mean().sqrt())
+        return found
 
 
 class WalledTranslation(Translation):
@@ -121,8 +225,11 @@ class WalledTranslation(Translation):
         hidden: Sequence[int] = (16, 16),
         open_bias: float = 3.0,
         initialise_gate: bool = True,
+        slip: float = 0.0,
+        slip_scale: float = 1.0,
+        initialise_slip: bool = True,
     ) -> None:
-        super().__init__(action_dim, state_dim, scale, learn_scale)
+        super().__init__(action_dim, state_dim, scale, learn_scale, slip, slip_scale, initialise_slip)
         sizes = [state_dim, *hidden, 1]
         linear = [nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
         layers: list[nn.Module] = [layer for hidden_layer in linear[:-1] for layer in (hidden_layer, nn.ReLU())]
@@ -139,17 +246,36 @@ class WalledTranslation(Translation):
     def _gate_linear(self) -> list[nn.Linear]:
         return [layer for layer in self.gate_network if isinstance(layer, nn.Linear)]
 
-    def initialise(self, frames: Tensor, actions: Tensor, steps: int = 1000, learning_rate: float = 2e-2) -> None:
-        """Start M where loops close and the gate where moves that changed no frame were tried.
+    def initialise(
+        self,
+        frames: Tensor,
+        actions: Tensor,
+        num_observed: int | None = None,
+        steps: int = 1000,
+        learning_rate: float = 2e-2,
+    ) -> None:
+        """Start M where loops close, and the gate where moves that changed no frame were tried.
 
-        The gate is fitted to those outcomes by ``steps`` of Adam; shapes as in :meth:`Translation.initialise`.
+        The gate is fitted to those outcomes by ``steps`` of Adam; the rest as in :meth:`Translation.initialise`. It
+        stays open, and a warning is logged, where a place is now reached and now not: positions are relative to the
+        start, and outcomes contradict each other if episodes start in different places.
         """
-        super().initialise(frames, actions)
+        found = self._initialise(frames, actions, num_observed)
         self._open_gate()
-        best = most_textured(frames)
-        target, outcome, weight = moves_with_outcome(frames[best], actions[best], self.displacement.detach())
-        if not (self.initialise_gate and len(target)):
+        if not (self.initialise_gate and found is not None and len(found.outcomes.target)):
             return
+        tried, slips = found.outcomes, found.slips.rate > 0
+        if tried.consistency < _CONSISTENT[slips]:
+            logger.warning(
+                "no starting values for the gate, it starts open (places explain %.2f of whether a move succeeds, "
+                "expected at least %.2f: do the episodes start in different places?)",
+                tried.consistency,
+                _CONSISTENT[slips],
+            )
+            return
+        target, outcome, weight = tried.target, tried.reached, tried.weight
+        if slips:  # a lost move is no wall, and places met seldom are often those of lost agents
+            outcome, weight = outcome.round(), tried.tries / tried.tries.sum()
         optimiser = torch.optim.Adam(self.gate_network.parameters(), learning_rate)
         with torch.enable_grad():
             for _ in range(steps):

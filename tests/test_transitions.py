@@ -1,5 +1,8 @@
 """Transitions: values and gradients against a step-by-step reference, and starting values from loops."""
 
+import pickle
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -7,7 +10,7 @@ from gtm_pyro.data import ImageNavigation
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.loop_closure import close_loops, frame_changed, most_textured, moves_with_outcome
 from gtm_pyro.recurrence import unroll, unroll_plain
-from gtm_pyro.transitions import Translation, WalledTranslation
+from gtm_pyro.transitions import Transition, Translation, WalledTranslation
 
 BATCH, TIME = (3, 1), 17
 
@@ -76,6 +79,66 @@ def test_the_step_density_is_normal_about_eq_4() -> None:
     torch.testing.assert_close(step.stddev, torch.full_like(expected, 0.2), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("state_dim", [1, 2])
+def test_the_step_density_with_slips_integrates_to_one(state_dim: int) -> None:
+    transition = Translation(5, state_dim, scale=0.2, slip=0.3, slip_scale=1.5).double()
+    line = torch.linspace(-10, 10, 1601, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[line] * state_dim).reshape(-1, state_dim)
+    cell = float(line[1] - line[0]) ** state_dim
+    for slips, share in ((True, 0.3), (False, 0.0)):
+        density = transition.noise_log_prob(grid, slips).exp() * cell
+        assert density.sum() == pytest.approx(1, abs=1e-6)
+        variance = (1 - share) * 0.2**2 + share * 1.5**2
+        assert (density * grid[:, 0].square()).sum() == pytest.approx(variance, rel=1e-5)
+
+
+def test_the_step_density_with_slips_is_a_mixture_about_eq_4() -> None:
+    start, actions, _ = inputs()
+    transition = WalledTranslation(5, scale=0.2, slip=0.3, slip_scale=1.5).double()
+    step = transition(start, actions[..., 1, :])
+    assert step.event_shape == (2,) and step.batch_shape == BATCH
+    loc = transition.loc(start, actions[..., 1, :])
+    torch.testing.assert_close(step.mean, loc)
+    variance = torch.full_like(loc, 0.7 * 0.2**2 + 0.3 * 1.5**2)
+    torch.testing.assert_close(step.variance, variance, rtol=1e-6, atol=0)
+    value = loc + torch.randn(7, *loc.shape, dtype=torch.float64)
+    torch.testing.assert_close(step.log_prob(value), transition.noise_log_prob(value - loc))
+    assert step.sample((7,)).shape == (7, *BATCH, 2)
+
+
+def test_slips_are_told_after_any_change_of_the_buffer() -> None:
+    def told(transition: Translation) -> bool:
+        """Whether the noise is wide, which is what ``slips`` is for."""
+        torch.manual_seed(0)
+        wide = transition.draw_noise((100, 2), transition.displacement).detach().abs().max() > 1
+        assert wide == transition.slips
+        return bool(wide)
+
+    transition = WalledTranslation(5, slip=0.5, slip_scale=9.0)
+    assert told(transition)
+    still = WalledTranslation(5, slip_scale=9.0)
+    assert not told(still)
+    still.load_state_dict(transition.state_dict())
+    assert told(still) and still.slip_scale == 9
+    still.slip.zero_()
+    assert not told(still)
+    copy = deepcopy(still)
+    copy.slip.fill_(0.5)
+    assert told(copy) and not told(still) and told(copy.double()) and copy.slip.dtype == torch.float64
+    still.slip = torch.tensor(0.5)
+    assert told(still) and told(pickle.loads(pickle.dumps(still)))
+    with torch.inference_mode():
+        assert told(WalledTranslation(5, slip=0.5, slip_scale=9.0)) and not told(WalledTranslation(5))
+
+
+@pytest.mark.parametrize("slip", [-0.1, 1.0, float("nan")])
+def test_slip_must_be_a_probability(slip: float) -> None:
+    with pytest.raises(ConfigError, match=f"slip: expected a probability from 0 .*, got {slip}"):
+        Transition(5, slip=slip)
+    with pytest.raises(ConfigError, match="slip_scale: expected a number over 0, got 0"):
+        Transition(5, slip_scale=0)
+
+
 def test_scale_must_be_positive_and_can_be_learnt() -> None:
     with pytest.raises(ConfigError, match="scale: expected a number over 0, got 0"):
         Translation(5, scale=0)
@@ -122,7 +185,8 @@ def test_places_that_were_tried_come_once_with_their_outcome() -> None:
     actions = torch.eye(2)[torch.tensor([[1, 0, 0, 0, 1]])]
     displacement = torch.tensor([[1.0, -1.0]])
     assert frame_changed(frames).tolist() == [[False, True, True, False, True]]
-    target, reached, weight = moves_with_outcome(frames, actions, displacement)
+    tried = moves_with_outcome(frames, actions, displacement)
+    target, reached, weight = tried.target, tried.reached, tried.weight
     torch.testing.assert_close(target, torch.tensor([[1.0], [2.0], [3.0]]))
     assert reached.tolist() == [1.0, 1.0, 0.0]
     torch.testing.assert_close(weight, torch.tensor([2**0.5, 1.0, 1.0]) / (2 + 2**0.5))
