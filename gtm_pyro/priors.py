@@ -2,233 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
 import torch
-from pyro.distributions import TorchDistribution
-from torch import Tensor
-from torch.distributions import Categorical, constraints
+from torch import Tensor, nn
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.memory.spatial import Retrieved
+from gtm_pyro.mixtures import NormalMixture
 
-_LOG_TWO_PI = math.log(2 * math.pi)
-
-
-class _MixtureLogits(constraints.Constraint):
-    """Vectors of log weights: -inf excludes a component, but not every one of them."""
-
-    event_dim = 1
-
-    def check(self, value: Tensor) -> Tensor:
-        return value.amax(-1).isfinite()
+__all__ = ["BackgroundPrior", "MixturePrior", "NormalMixture"]
 
 
-class _LogSumExp(torch.autograd.Function):
-    """log sum exp over the last dimension by softmax: torch's own is five times slower on underflow."""
-
-    @staticmethod
-    def forward(ctx: Any, terms: Tensor) -> Tensor:
-        share = terms.softmax(-1)
-        ctx.save_for_backward(terms, share)
-        return terms.amax(-1) - share.amax(-1).log()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        terms, share = ctx.saved_tensors
-        # Under create_graph the share has to carry its own gradient.
-        return grad.unsqueeze(-1) * (terms.softmax(-1) if torch.is_grad_enabled() else share)
-
-
-def _wide(value: Tensor) -> Tensor:
-    """In float64, where the device has it."""
-    return value if value.device.type == "mps" else value.double()
-
-
-class Heaviest(NamedTuple):
-    """The component of the largest weight: ``component`` (*batch) int64, ``loc`` and ``scale`` (*batch, D)."""
-
-    component: Tensor
-    loc: Tensor
-    scale: Tensor
-
-
-class NormalMixture(TorchDistribution):
-    """A mixture of diagonal normals, sum_k w_k N(loc_k, diag(scale_k^2)), w = softmax(logits).
-
-    :param logits: (*batch, K), unnormalised log weights; -inf excludes a component.
-    :param loc: (*batch, K, D), or any shape that broadcasts to it.
-    :param scale: like ``loc``, positive.
-
-    Batch shape ``*batch``, event shape (D,). Where the components are shared along the last batch dimension, of
-    size Q, give ``loc`` and ``scale`` as (*batch[:-1], 1, K, D): log_prob is then a matrix product, and nothing
-    of size Q x K x D is made. Samples have pathwise derivatives, by implicit reparameterisation (Figurnov
-    et al. 2018).
-    """
-
-    arg_constraints = {
-        "logits": _MixtureLogits(),
-        "loc": constraints.independent(constraints.real, 2),
-        "scale": constraints.independent(constraints.positive, 2),
-    }
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        if logits.dim() < 1 or loc.dim() < 2 or loc.shape != scale.shape or logits.shape[-1] != loc.shape[-2]:
-            raise ValueError(
-                f"NormalMixture: expected logits (*batch, K), loc and scale (*batch, K, D), got "
-                f"{tuple(logits.shape)}, {tuple(loc.shape)}, {tuple(scale.shape)}"
-            )
-        self.logits = logits
-        self.loc = loc
-        self.scale = scale
-        batch = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2])
-        super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> NormalMixture:
-        new: NormalMixture = self._get_checked_instance(NormalMixture, _instance)
-        batch_shape = torch.Size(batch_shape)
-        if torch.broadcast_shapes(batch_shape, self.batch_shape) != batch_shape:
-            raise ValueError(f"expand: {tuple(self.batch_shape)} does not expand to {tuple(batch_shape)}")
-        # The parameters broadcast as they are, so shared components stay shared.
-        new.logits, new.loc, new.scale = self.logits, self.loc, self.scale
-        super(NormalMixture, new).__init__(batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    @property
-    def num_components(self) -> int:
-        """K."""
-        return self.logits.shape[-1]
-
-    @property
-    def weights(self) -> Tensor:
-        """(*batch, K), summing to one."""
-        return self.logits.softmax(-1).expand(*self.batch_shape, -1)
-
-    @property
-    def heaviest(self) -> Heaviest:
-        """The component of the largest weight, the first of several."""
-        index = self.logits.argmax(-1).expand(self.batch_shape)
-        return Heaviest(index, *self._components(index))
-
-    @property
-    def mean(self) -> Tensor:
-        """(*batch, D)."""
-        return self._average(self.loc)
-
-    @property
-    def variance(self) -> Tensor:
-        """(*batch, D), marginal."""
-        centred = _wide(self.loc) - _wide(self._centre)
-        first = self._average(centred)
-        second = self._average(_wide(self.scale).square() + centred.square())
-        return (second - first.square()).to(self.loc.dtype)
-
-    @property
-    def _shared(self) -> bool:
-        """Whether the components are the same along the last batch dimension."""
-        if not self.batch_shape or self.loc.dim() == 2:
-            return bool(self.batch_shape)
-        return self.loc.shape[-3] == 1 and self.batch_shape[-1] > 1
-
-    @property
-    def _centre(self) -> Tensor:
-        """A point amid the locations, constant, so that squares are taken of small numbers."""
-        return self.loc.detach().mean(-2, keepdim=True)
-
-    def _average(self, stat: Tensor) -> Tensor:
-        """The weighted average (*batch, D) of a component statistic shaped like loc."""
-        weights = self.weights.to(stat.dtype)
-        if self._shared:
-            return weights @ (stat if stat.dim() == 2 else stat.squeeze(-3))
-        return (weights.unsqueeze(-2) @ stat).squeeze(-2)
-
-    def _components(self, which: Tensor) -> tuple[Tensor, Tensor]:
-        """loc and scale (*sample, *batch, D) of components ``which`` (*sample, *batch)."""
-        shape = (*which.shape, *self.loc.shape[-2:])
-        index = which[..., None, None].expand(*which.shape, 1, shape[-1])
-        loc, scale = (p.expand(shape).gather(-2, index).squeeze(-2) for p in (self.loc, self.scale))
-        return loc, scale
-
-    def component_log_prob(self, value: Tensor) -> Tensor:
-        """log N(value; loc_k, diag(scale_k^2)) of every component, (*sample, *batch, K), in nats."""
-        return self._shared_component_log_prob(value) if self._shared else self._component_log_prob(value)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log density (*sample, *batch), in nats, of ``value`` (*sample, *batch, D)."""
-        if self._validate_args:
-            self._validate_sample(value)
-        joint = self.logits + self.component_log_prob(value)
-        density = _LogSumExp.apply(joint) - _LogSumExp.apply(self.logits)
-        return density.expand(torch.broadcast_shapes(density.shape, self.batch_shape))
-
-    def regret(self, value: Tensor) -> Tensor:
-        """What the weights cost against the single best component, in nats, at least 0.
-
-        max_k log N_k(value) - log_prob(value). Shapes as of ``log_prob``. Components of weight 0 do not count.
-        """
-        best = self.component_log_prob(value).masked_fill(self.logits == -torch.inf, -torch.inf).amax(-1)
-        return best - self.log_prob(value)
-
-    def _component_log_prob(self, value: Tensor) -> Tensor:
-        """log N(value; loc_k, diag(scale_k^2)) of every component, (*sample, *batch, K)."""
-        square = ((value.unsqueeze(-2) - self.loc) / self.scale).square().sum(-1)
-        return -0.5 * square - self.scale.log().sum(-1) - 0.5 * self.loc.shape[-1] * _LOG_TWO_PI
-
-    def _shared_component_log_prob(self, value: Tensor) -> Tensor:
-        """The same for shared components: z^2 p - 2 z m p + m^2 p, p = 1 / scale^2, by a matrix product."""
-        # In float64 the expansion loses nothing that float32 could hold, and the product is still the cheap
-        # part.
-        centre = _wide(self._centre)
-        loc, scale = _wide(self.loc) - centre, _wide(self.scale)
-        if loc.dim() > 2:
-            loc, scale, centre = loc.squeeze(-3), scale.squeeze(-3), centre.squeeze(-3)
-        point = _wide(value) - centre
-        precision = scale.reciprocal().square()
-        weighted = loc * precision
-        constant = (0.5 * loc * weighted + scale.log()).sum(-1, keepdim=True) + 0.5 * loc.shape[-1] * _LOG_TWO_PI
-        of_point = torch.cat([point.square(), point, torch.ones_like(point[..., :1])], -1)
-        of_component = torch.cat([-0.5 * precision, weighted, -constant], -1)
-        return (of_point @ of_component.mT).to(value.dtype)
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
-        """Samples (*sample, *batch, D), differentiable in logits, loc and scale."""
-        with torch.no_grad():
-            shape = torch.Size(sample_shape) + self.batch_shape
-            logits = self.logits.expand(*self.batch_shape, -1)
-            which = Categorical(logits=logits, validate_args=False).sample(torch.Size(sample_shape))
-            loc, scale = self._components(which)
-            sample = loc + scale * torch.randn(*shape, self.loc.shape[-1], dtype=loc.dtype, device=loc.device)
-        if torch.is_grad_enabled() and any(p.requires_grad for p in (self.logits, self.loc, self.scale)):
-            return self._with_pathwise_gradient(sample)
-        return sample
-
-    def _with_pathwise_gradient(self, sample: Tensor) -> Tensor:
-        """``sample`` with the derivative that keeps each conditional CDF F(z_d | z_<d) where it is.
-
-        dz_d = -dF(z_d | z_<d) / p(z_d | z_<d), where dF includes the change through z_<d.
-        """
-        weight = self.logits  # log weights of the components given z_<d, unnormalised
-        moved: list[Tensor] = []
-        for d in range(self.loc.shape[-1]):
-            loc, scale = self.loc[..., d], self.scale[..., d]
-            fixed = sample[..., d, None]
-            standard = (fixed - loc) / scale
-            given = weight.softmax(-1)
-            cdf = (given * torch.special.ndtr(standard)).sum(-1)
-            with torch.no_grad():
-                density = (given * torch.exp(-0.5 * standard.square()) / scale).sum(-1) / math.sqrt(2 * math.pi)
-            moved.append(sample[..., d] - (cdf - cdf.detach()) / density)
-            weight = weight - 0.5 * ((moved[-1].unsqueeze(-1) - loc) / scale).square() - scale.log()
-        return torch.stack(moved, -1)
-
-
-@dataclass(frozen=True)
-class MixturePrior:
+class MixturePrior(nn.Module):
     """The mixture of what the K nearest memory entries say, appendix A.1 of Fraccaro et al. 2018.
 
     p(z | s, m) = sum_k w_k N(z; loc_k, diag(scale_k^2)), w_k proportional to 1 / (d_k^2 + delta).
@@ -237,28 +21,78 @@ class MixturePrior:
     :raises ConfigError: a delta that is not positive.
     """
 
-    delta: float = 1e-4
+    def __init__(self, delta: float = 1e-4) -> None:
+        super().__init__()
+        if not delta > 0:
+            raise ConfigError(f"delta: expected a positive number, got {delta!r}")
+        self.delta = delta
 
-    def __post_init__(self) -> None:
-        if not self.delta > 0:
-            raise ConfigError(f"delta: expected a positive number, got {self.delta!r}")
+    def extra_repr(self) -> str:
+        return f"delta={self.delta}"
 
-    def __call__(self, read: Retrieved) -> NormalMixture:
+    def forward(self, read: Retrieved) -> NormalMixture:
         """The prior of every query's z: batch (*batch, Q), event (latent_dim,).
 
         :param read: its values hold "loc" and "scale", (*batch, Q, K, latent_dim) or (*batch, 1, N,
             latent_dim).
 
-        Where a read was masked, one more component, N(0, I), comes last: its weight is 1 for a query that
-        could read no entry and 0 for the others.
+        Where a read was masked there is a background, N(0, I): its weight is 1 for a query that could read no
+        entry and 0 for the others.
         """
-        logits = -(read.squared_distance + self.delta).log()
-        loc, scale = read.values["loc"], read.values["scale"]
-        if read.masked:
-            nothing = read.squared_distance.detach().amin(-1, keepdim=True) == torch.inf
-            standard = torch.zeros_like(nothing, dtype=logits.dtype).masked_fill(~nothing, -torch.inf)
-            logits = torch.cat([logits, standard], -1)
-            one = (*loc.shape[:-2], 1, loc.shape[-1])
-            loc = torch.cat([loc, loc.new_zeros(one)], -2)
-            scale = torch.cat([scale, scale.new_ones(one)], -2)
-        return NormalMixture(logits, loc, scale)
+        logits = self.entry_logits(read)
+        if not read.masked:
+            return NormalMixture(logits, read.values["loc"], read.values["scale"])
+        nothing = read.squared_distance.detach().amin(-1, keepdim=True) == torch.inf
+        alone = torch.zeros_like(nothing, dtype=logits.dtype).masked_fill(~nothing, -torch.inf)
+        return _with_background(read, logits, alone, logits.new_zeros(()), logits.new_ones(()))
+
+    def entry_logits(self, read: Retrieved) -> Tensor:
+        """Log weights of the entries, (*batch, Q, K), unnormalised; -inf where an entry was not allowed."""
+        return -(read.squared_distance + self.delta).log()
+
+
+class BackgroundPrior(MixturePrior):
+    """What the K nearest memory entries say, and a background that says "I have not been here".
+
+    p(z | s, m) = w_0 N(z; loc_0, diag(scale_0^2)) + sum_k w_k N(z; loc_k, diag(scale_k^2)), w_k proportional to
+    1 / (d_k^2 + delta), w_0 to 1 / distance^2: one entry at that distance weighs as much as the background. Its
+    parameters ``background_loc`` and ``background_log_scale``, (latent_dim,), start at N(0, I).
+
+    :param latent_dim: length of z.
+    :param distance: in units of the state. Half a move makes places a move away from all entries new ones.
+    :param delta: in squared units of the state; how near an entry must be to outweigh all others.
+    :raises ConfigError: a number that is not positive.
+    """
+
+    def __init__(self, latent_dim: int = 64, distance: float = 0.3, delta: float = 1e-4) -> None:
+        super().__init__(delta)
+        check_positive(latent_dim=latent_dim, distance=distance)
+        self.latent_dim, self.distance = latent_dim, distance
+        self.background_loc = nn.Parameter(torch.zeros(latent_dim))
+        self.background_log_scale = nn.Parameter(torch.zeros(latent_dim))
+
+    def extra_repr(self) -> str:
+        return f"latent_dim={self.latent_dim}, distance={self.distance}, {super().extra_repr()}"
+
+    def forward(self, read: Retrieved) -> NormalMixture:
+        """As of :class:`MixturePrior`; the last component is the background, alone where nothing could be read.
+
+        :raises ConfigError: the memory holds latents of another length.
+        """
+        found = read.values["loc"].shape[-1]
+        if found != self.latent_dim:
+            raise ConfigError(
+                f"prior.latent_dim: expected {found}, as the memory's values have it, got {self.latent_dim}"
+            )
+        logits = self.entry_logits(read)
+        own = logits.new_tensor(self.distance).log().mul(-2).expand_as(logits[..., :1])
+        return _with_background(read, logits, own, self.background_loc, self.background_log_scale.exp())
+
+
+def _with_background(read: Retrieved, logits: Tensor, own: Tensor, loc: Tensor, scale: Tensor) -> NormalMixture:
+    """The entries, then a background of log weight ``own`` (*batch, Q, 1); ``loc`` and ``scale`` broadcast."""
+    loc, scale = (
+        torch.cat([entries, one.to(entries).expand(*entries.shape[:-2], 1, entries.shape[-1])], -2)
+        for entries, one in ((read.values["loc"], loc), (read.values["scale"], scale))
+    )
+    return NormalMixture(torch.cat([logits, own], -1), loc, scale, background=True)

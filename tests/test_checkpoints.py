@@ -257,6 +257,7 @@ def test_the_same_objective_is_recognised(tmp_path: Path) -> None:
     loss = Trace_ELBO(num_particles=2, vectorize_particles=True)  # guesses max_plate_nesting on its first use
     for resume in (False, True):
         model, guide = programs()
+        del model.prior
         model.prior = Plain(MixturePrior())
         settings = {"stages": STAGES[:1], "steps": 1, "out": tmp_path / "a", "progress": False}
         fit(model, guide, HookedData(), loss=loss, resume=resume, **settings)
