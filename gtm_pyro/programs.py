@@ -6,11 +6,37 @@ from typing import Any, Protocol
 
 import pyro
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.landmarks import Landmarks
+from gtm_pyro.memory import SpatialMemory
+from gtm_pyro.paths import TransitionPath
 from gtm_pyro.randomness import callers_random_state, set_seed
 from gtm_pyro.reading import Reading
+from gtm_pyro.transitions import Transition
+
+
+class GuidedModel(Protocol):
+    """What the guides of this library ask of a model."""
+
+    @property
+    def reading(self) -> Reading:
+        """Which steps are scored when a call does not say."""
+
+    @property
+    def transition(self) -> Transition:
+        """f(s_{t-1}, a_t), how noisy it is and how often it slips."""
+
+    def path(self, actions: Tensor) -> TransitionPath:
+        """p(s_{1:T} | a_{1:T}), batch shape ``(batch, 1)``, of actions ``(batch, T, action_dim)``."""
+
+    def encode(self, frames: Tensor, s: Tensor) -> TorchDistribution:
+        """q(z_t | x_t, s_t), batch shape ``(batch, Q)``, of frames ``(batch, Q, C, H, W)`` at states ``s``."""
+
+    def landmarks(self, frames: Tensor, memory: SpatialMemory | None = None) -> Landmarks:
+        """What looks like each of the frames ``(batch, T, C, H, W)``."""
 
 
 class Rollout(Protocol):

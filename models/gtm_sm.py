@@ -11,6 +11,7 @@ from torch import Tensor
 from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
+from gtm_pyro.landmarks import Landmarks, resembling_entries, resembling_steps
 from gtm_pyro.memory import DeferredValues, SpatialMemory
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.priors import MixturePrior
@@ -88,6 +89,23 @@ class GTMSM(PyroModule):
         """
         return self.memory.write(s, DeferredValues(self.encoder.statistics, frames))
 
+    def encode(self, frames: Tensor, s: Tensor) -> dist.TorchDistribution:
+        """q(z_t | x_t), which leaves the state out: eq. (2). Event ``(latent_dim,)``."""
+        return self.encoder(frames)
+
+    def landmarks(self, frames: Tensor, memory: SpatialMemory | None = None) -> Landmarks:
+        """What looks like each frame: entries of a known memory, otherwise earlier steps of the episode.
+
+        :param frames: ``(batch, time, C, H, W)``.
+        """
+        with torch.no_grad():
+            q = self.encoder.statistics(frames)
+        return (
+            resembling_steps(q["loc"], q["scale"])
+            if memory is None
+            else resembling_entries(q["loc"], q["scale"], memory)
+        )
+
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
         reading = reading or self.reading
         memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)
@@ -118,7 +136,7 @@ class GTMSM(PyroModule):
         """Set starting values from frames and actions, where the transition knows how to."""
         initialise = getattr(self.transition, "initialise", None)
         if initialise is not None:
-            initialise(episodes.frames, episodes.actions)
+            initialise(episodes.frames, episodes.actions, num_observed=episodes.num_observed)
 
     @torch.no_grad()
     def imagine(self, start: Tensor, memory: SpatialMemory, actions: Tensor, sample: bool = False) -> Imagined:

@@ -1,0 +1,22 @@
+"""Landmark correction: places that look familiar correct the position, step by step."""
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.fused_paths import FusedPath, filtering_path
+from gtm_pyro.guides.spatial import TrackingGuide
+
+
+class LandmarkCorrected(TrackingGuide):
+    """q(s | x, a) = prod_t q(s_t | s_{t-1}, a_t, x_t, m): after appendix D, Fraccaro et al. 2018.
+
+    q(s_t | s_{t-1}, a_t, x_t, m) = N((1 - g_t) f(s_{t-1}, ã_t) + g_t y_t, ...): the transition's prediction under the
+    action that was probably carried out, fused with the position of the memory entry that looks like x_t. Actions,
+    entries and gains come from a search over hypotheses that has seen the frames up to t. Where nothing resembles
+    g_t is 0 and ã_t is a_t: dead reckoning. A look-alike at the wrong place (perceptual aliasing) has to outweigh the
+    action's probability, and what is written to the map while lost is not final: a hypothesis that explains later
+    frames better brings its own map.
+    """
+
+    def path(self, episodes: Episodes) -> FusedPath:
+        """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+        steps = self.hypotheses(episodes).online
+        return filtering_path(self.model.transition, steps.unsqueeze(1), *self.start(episodes))

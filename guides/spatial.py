@@ -1,0 +1,78 @@
+"""What guides of a spatial model have in common: a path for s, and q(z_t | x_t, s_t) for the scored frames."""
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.hypotheses import Hypotheses, HypothesisSearch
+from gtm_pyro.memory import SpatialMemory
+from gtm_pyro.programs import GuidedModel
+from gtm_pyro.reading import Reading
+
+
+class SpatialGuide(PyroModule):
+    """q(z, s | x, a) = q(s_{1:T} | x, a) prod_t q(z_t | x_t, s_t). A subclass gives ``path``, the first factor.
+
+    Adds no parameters: encoder and transition belong to the model.
+    """
+
+    def __init__(self, model: GuidedModel) -> None:
+        super().__init__()
+        self._model = (model,)  # a tuple keeps the model's parameters out of the guide's
+
+    @property
+    def model(self) -> GuidedModel:
+        return self._model[0]
+
+    def path(self, episodes: Episodes) -> TorchDistribution:
+        """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+        raise NotImplementedError
+
+    def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
+        scored = (reading or self.model.reading).scored_steps(episodes)
+        frames = episodes.frames[:, scored]
+        with pyro.plate("episodes", episodes.batch_size, dim=-2):
+            s = pyro.sample("s", self.path(episodes)).squeeze(-3)
+            with pyro.plate("steps", frames.shape[1], dim=-1):
+                pyro.sample("z", self.model.encode(frames, s[..., scored, :]))
+
+
+class TrackingGuide(SpatialGuide):
+    """A spatial guide that finds out where the agent was from landmarks: frames that look like earlier ones.
+
+    :param num_hypotheses: explanations of slips that are kept at each step; their number is what a search costs.
+    :param training_hypotheses: the same in training mode: the search is run in every step.
+    :param kidnap: probability, at each step, of being moved to a known place without an action.
+    :param memory: a map of the world made before, whose entries are the landmarks; None: the episode's own steps.
+    :param anywhere: with a map, the episode may begin at any place of it.
+    """
+
+    def __init__(
+        self,
+        model: GuidedModel,
+        num_hypotheses: int = 256,
+        training_hypotheses: int = 8,
+        kidnap: float = 0.0,
+        memory: SpatialMemory | None = None,
+        anywhere: bool = False,
+    ) -> None:
+        super().__init__(model)
+        self.search = HypothesisSearch(num_hypotheses, kidnap=kidnap)
+        self.training_search = HypothesisSearch(min(training_hypotheses, num_hypotheses), kidnap=kidnap)
+        self.memory, self.anywhere = memory, anywhere
+
+    def start(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Mean of s_1, ``(batch, 1, state_dim)``, and the variance of each of its coordinates, ``(batch, 1)``."""
+        initial = self.model.path(episodes.actions).initial
+        return initial.mean, initial.variance[..., 0]
+
+    @torch.no_grad()
+    def hypotheses(self, episodes: Episodes) -> Hypotheses:
+        """What may have happened, given all frames of ``episodes``."""
+        landmarks = self.model.landmarks(episodes.frames, self.memory)
+        search = self.training_search if self.training else self.search
+        start, variance = (values.squeeze(1) for values in self.start(episodes))
+        return search(self.model.transition, episodes.actions, landmarks, start, variance, self.anywhere)
