@@ -1,0 +1,160 @@
+"""How the checks run a pair of programs: seeded, apart from everything global, and with one kind of error."""
+
+import copy
+import functools
+import unittest
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar, cast
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from torch import Tensor, nn
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import GTMPyroError
+from gtm_pyro.randomness import callers_random_state, module_parameters, set_seed
+from gtm_pyro.reading import Reading
+
+SEED = 0
+Check = TypeVar("Check", bound=Callable[..., None])
+
+
+class ConformanceError(GTMPyroError, AssertionError):
+    """A model and a guide that do not fit together, or one that is no sound Pyro program: one line, what and where."""
+
+
+class NotApplicable(unittest.SkipTest):
+    """A check that says nothing about this pair, and why. pytest and unittest count it as skipped."""
+
+
+def conformance_check(function: Check) -> Check:
+    """Run a check apart from global state, and name it in its errors, those of the programs included."""
+    name = function.__name__.removeprefix("check_").replace("_", " ")
+
+    @functools.wraps(function)
+    def run(model: Any, guide: Any, episodes: Episodes, *args: Any, **options: Any) -> None:
+        try:
+            with isolated(model, guide, episodes):
+                function(model, guide, episodes, *args, **options)
+        except NotApplicable as reason:
+            raise NotApplicable(f"{name}: {reason}") from None
+        except ConformanceError as error:
+            raise ConformanceError(f"{name}: {error}") from error.__cause__
+        except Exception as error:
+            raise ConformanceError(f"{name}: expected the pair to run, got {summary(error)}") from error
+
+    return cast(Check, run)
+
+
+@contextmanager
+def isolated(model: Any, guide: Any, episodes: Episodes) -> Iterator[None]:
+    """Pyro's checks on, its parameter store empty, the caller's random state put back, warnings not shown."""
+    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
+    # a function may close over modules that nobody here knows; theirs go to the store
+    local = module_parameters(*modules) if len(modules) == 2 else nullcontext()
+    with (
+        callers_random_state(episodes.device),
+        pyro.get_param_store().scope(),
+        local,
+        pyro.validation_enabled(True),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def summary(error: BaseException) -> str:
+    """The kind of an error and its first line."""
+    lines = str(error).strip().splitlines()
+    return type(error).__name__ + (f" ({lines[0].rstrip(' :')})" if lines else "")
+
+
+def traces(
+    model: Any, guide: Any, episodes: Episodes, reading: Reading | None, seed: int | None = SEED
+) -> tuple[poutine.Trace, poutine.Trace]:
+    """The model's trace, replayed on a draw of the guide's, and the guide's; both with log probabilities.
+
+    :param seed: None goes on in the random stream.
+    """
+    if seed is not None:
+        set_seed(seed, episodes.device)
+    drawn = poutine.trace(guide).get_trace(episodes, reading)
+    scored = poutine.trace(poutine.replay(model, drawn)).get_trace(episodes, reading)
+    drawn.compute_log_prob()
+    scored.compute_log_prob()
+    return scored, drawn
+
+
+def sample_sites(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
+    """Sites drawn from a distribution, observed or not, without the subsampling of plates."""
+    sites: dict[str, Any] = {
+        name: node
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
+    }
+    return sites
+
+
+def latent_sites(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
+    return {name: node for name, node in sample_sites(trace).items() if not node["is_observed"]}
+
+
+def plate_nesting(trace: poutine.Trace) -> int:
+    """How many batch dimensions the plates of a trace take."""
+    dims = [frame.dim for node in sample_sites(trace).values() for frame in node["cond_indep_stack"] if frame.dim]
+    return -min(dims, default=0)
+
+
+def loss_of(
+    model: Any, guide: Any, episodes: Episodes, reading: Reading | None, seed: int | None = SEED, particles: int = 1
+) -> float:
+    """The negative ELBO in nats.
+
+    :param seed: None goes on in the random stream.
+    """
+    if seed is not None:
+        set_seed(seed, episodes.device)
+    return float(Trace_ELBO(num_particles=particles).loss(model, guide, episodes, reading))
+
+
+def backward(model: Any, guide: Any, episodes: Episodes, reading: Reading | None, seed: int = SEED) -> Tensor:
+    """The loss whose gradients are now those of the parameters."""
+    for parameter in named_parameters(model, guide).values():
+        parameter.grad = None
+    set_seed(seed, episodes.device)
+    loss = Trace_ELBO().differentiable_loss(model, guide, episodes, reading)
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise NotApplicable("no parameter requires a gradient")
+    loss.backward()
+    return loss.detach()
+
+
+def named_parameters(model: Any, guide: Any) -> dict[str, nn.Parameter]:
+    """Every parameter that requires a gradient, named ``model.*`` or ``guide.*``; a shared one once."""
+    pair = nn.ModuleDict({k: p for k, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)})
+    return {name: p for name, p in pair.named_parameters() if p.requires_grad}
+
+
+def copied(model: Any, guide: Any) -> tuple[nn.Module, nn.Module]:
+    """A deep copy of both, the guide's reference to the model included.
+
+    :raises NotApplicable: one is a plain function, which has no copy of its own.
+    """
+    for name, program in (("model", model), ("guide", guide)):
+        if not isinstance(program, nn.Module):
+            raise NotApplicable(f"expected modules, the {name} is a {type(program).__name__}")
+    twin: tuple[nn.Module, nn.Module] = copy.deepcopy((model, guide))
+    return twin
+
+
+def close(first: float, second: float, relative: float = 1e-6) -> bool:
+    """Equal but for rounding; NaN is equal to nothing."""
+    return abs(first - second) <= relative * max(abs(first), abs(second), 1.0)
+
+
+def all_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
