@@ -18,6 +18,7 @@ import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import nn
 
+from gtm_pyro.combinations import check_combination
 from gtm_pyro.data.base import EpisodeData
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError
@@ -29,6 +30,7 @@ from gtm_pyro.randomness import callers_random_state, module_parameters, set_see
 from gtm_pyro.restarts import check_has_regret
 from gtm_pyro.run_folder import RunFolder
 from gtm_pyro.stages import LearningRates, Schedule, Stage
+from gtm_pyro.testing.sites import check_programs
 from gtm_pyro.training import Training
 
 
@@ -155,7 +157,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-@torch.no_grad()
 def _check_stages(
     model: nn.Module,
     guide: nn.Module,
@@ -167,6 +168,7 @@ def _check_stages(
 ) -> None:
     """Evaluate the loss once in every stage with all of Pyro's checks: mistakes show before work starts.
 
+    In the first stage, also look whether loss, guide and model fit each other.
     A guide that makes its parameters on its first call makes them here.
 
     :raises ConfigError: torch or Pyro refuses a value or a shape; errors of this library pass unchanged.
@@ -181,8 +183,12 @@ def _check_stages(
         )
         set_seed(seed, device)
         try:
-            with pyro.validation_enabled(True):
+            if number == 1:
+                check_combination(model, guide, loss, episodes, stage.reading)
+            with pyro.validation_enabled(True), torch.no_grad():
                 loss.loss(model, guide, episodes, stage.reading)
+            if number == 1:
+                check_programs(model, guide, episodes, stage.reading)
         except GTMPyroError:
             raise
         except (ValueError, RuntimeError) as error:

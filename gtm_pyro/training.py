@@ -162,6 +162,10 @@ class Training:
         if initialise is not None:
             stage = self.schedule.stages[0]
             initialise(self.episodes(replace(stage, batch_size=max(stage.batch_size, INITIAL_EPISODES)), seed))
+        prepare = getattr(self.learner.guide, "initialise", None)
+        if prepare is not None:
+            stage = self.schedule.stages[0]
+            prepare(self.episodes(stage, seed), stage.reading)
 
     def _step(self) -> dict[str, Any] | None:
         """One step; returns a line of metrics where one is due."""
