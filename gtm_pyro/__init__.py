@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from gtm_pyro.fitting import Run, fit
     from gtm_pyro.memory import SpatialMemory
     from gtm_pyro.paths import TransitionPath
-    from gtm_pyro.priors import MixturePrior
+    from gtm_pyro.priors import BackgroundPrior, MixturePrior
     from gtm_pyro.reading import Reading
+    from gtm_pyro.reliability import Diagnosis, diagnose
     from gtm_pyro.stages import LearningRates, Stage
     from gtm_pyro.transitions import Transition, Translation, WalledTranslation
 
@@ -32,13 +33,16 @@ _MODULES = {
     "fitting": ("Run", "fit"),
     "memory": ("SpatialMemory",),
     "paths": ("TransitionPath",),
-    "priors": ("MixturePrior",),
+    "priors": ("BackgroundPrior", "MixturePrior"),
     "reading": ("Reading",),
+    "reliability": ("Diagnosis", "diagnose"),
     "stages": ("LearningRates", "Stage"),
     "transitions": ("Transition", "Translation", "WalledTranslation"),
 }
 
 __all__ = [
+    "BackgroundPrior",
+    "Diagnosis",
     "EpisodeData",
     "Episodes",
     "Evaluation",
@@ -57,6 +61,7 @@ __all__ = [
     "TransitionPath",
     "Translation",
     "WalledTranslation",
+    "diagnose",
     "evaluate",
     "fit",
 ]

@@ -16,81 +16,10 @@ from gtm_pyro import __version__
 from gtm_pyro.catalogue import did_you_mean
 from gtm_pyro.config import FIELDS
 from gtm_pyro.errors import ConfigError, GTMPyroError
+from gtm_pyro.help_words import COMPARE, DIAGNOSE, EVALUATE, FIRST_RUN, GENERATE, LIST, PURPOSE, REPORT, TRAIN
 from gtm_pyro.interrupts import Interrupted
 
 BAD_INPUT = 2
-
-_PURPOSE = "Generative temporal models with memory: train, measure and use them."
-
-_FIRST_RUN = """
-a first run (a few minutes on two cores), and what to look at afterwards:
-  gtm-pyro train image-navigation --out runs/first
-  open runs/first/report.html
-
-gtm-pyro COMMAND --help tells more. Exit status: 0 done, 2 bad input or a run that cannot go on (one line says why),
-130 or 143 stopped by Ctrl-C or SIGTERM; a training that was stopped, even by force, continues with --resume.
---debug, anywhere, also shows where an error came from.
-"""
-
-_TRAIN = """
-Train a model on an experiment, then evaluate it on held-out episodes and write a report.
-
-A class is named in short where the library has it (--guide DeadReckoning), otherwise by its import path, looked for in
-the current folder too. A guide is made with the model as its first argument. Every name and type is checked before
-any work begins.
-
-A run folder holds config.yaml (every field with its value), metrics.jsonl, checkpoint/, evaluation.json,
-evaluation_by_horizon.npz, posterior.nc (opens with ArviZ), figures/ and report.html.
-
-examples:
-  gtm-pyro train image-navigation --seed 3 --steps 2000 --checkpoint_every 200 --out runs/a --device cpu
-  gtm-pyro train image-navigation --data.images ~/photos --out runs/mine      images of your own
-  gtm-pyro train image-navigation --data.walls false --out runs/open
-  gtm-pyro train image-navigation --data.walls false --model.transition Translation --learning_rates.by_prefix '{}'
-  gtm-pyro train image-navigation --learning_rates.by_prefix '{transition.displacement: 1e-3}' --out runs/b
-  gtm-pyro train image-navigation --model.memory.num_neighbors 10 --stages '[{steps: 500, num_observed: 64}]'
-  gtm-pyro train image-navigation --loss RenyiELBO --loss.num_particles 4 --out runs/c
-  gtm-pyro train image-navigation --guide my_guides.MyGuide --guide.width 64 --out runs/d
-  gtm-pyro train runs/a/config.yaml --seed 4 --out runs/e                     the same again with another seed
-  gtm-pyro train --resume runs/a
-"""
-
-_EVALUATE = """
-Measure a trained run on held-out episodes: the first steps are memorised, the rest is predicted from actions alone.
-
-examples:
-  gtm-pyro evaluate runs/a
-  gtm-pyro evaluate runs/a --data.images ~/photos --out photos.json           images of your own: all are held out
-  gtm-pyro evaluate runs/a --evaluation.num_predicted 2000 --evaluation.num_episodes 8 --out long.json
-"""
-
-_GENERATE = """
-Let a trained model remember the first steps of a held-out episode and imagine what comes after, from actions alone.
-The length is limited by nothing but the disk: memory grows only with what is written.
-
-A file of actions holds one a line: a name (up), a number from 0, or a vector; or it is an .npy or .npz file of numbers
-(steps,) or vectors (steps, action_dim).
-
-The file that is written holds frames (steps, C, H, W), states, actions, entries (which memory was read); the remembered
-steps as observed_frames, observed_states, observed_actions, observed_poses; and, where the data knows the true world,
-true_frames, poses, visited and retrieved. The share of steps that read the right memory is shown.
-
-examples:
-  gtm-pyro generate runs/a --steps 10000 --out rollout.npz
-  gtm-pyro generate runs/a --actions actions.txt --data.images ~/photos --out mine.npz
-"""
-
-_REPORT = """
-Evaluate a trained run again, and draw its figures and its page: DIR/figures/ and DIR/report.html.
-
-example:
-  gtm-pyro report runs/a
-"""
-
-_LIST = """
-The experiments, and the classes that can be named in them, with a line on each. Classes of your own are named by their
-import path and need no registration.
-"""
 
 _MACHINE = ("device", "num_threads")
 
@@ -117,7 +46,7 @@ def _whole(least: int) -> Callable[[str], int]:
 
 def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """The parser of the whole, for its help, and one for each command."""
-    top = _Parser(prog="gtm-pyro", usage="gtm-pyro COMMAND ...", description=_PURPOSE, epilog=_FIRST_RUN)
+    top = _Parser(prog="gtm-pyro", usage="gtm-pyro COMMAND ...", description=PURPOSE, epilog=FIRST_RUN)
     top.add_argument("--version", action="version", version=f"gtm_pyro {__version__}", help="tell the version")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -129,12 +58,12 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
         group = parser.add_argument_group("fields of the experiment, replaced; dots lead to fields within them")
         for field in fields:
             group.add_argument(f"--{field}", metavar="VALUE", default=argparse.SUPPRESS, help=FIELDS[field])
-        if usage.startswith("DIR"):
+        if usage.startswith("DIR") and not usage.startswith("DIR DIR"):
             parser.add_argument("folder", metavar="DIR", nargs="?", help="a run folder")
         return parser
 
     usage = "EXPERIMENT [--out DIR] [--FIELD VALUE ...], or train --resume DIR"
-    add = command("train", usage, "train a model, evaluate it and write a report", _TRAIN, *FIELDS).add_argument
+    add = command("train", usage, "train a model, evaluate it and write a report", TRAIN, *FIELDS).add_argument
     text = "a name (gtm-pyro list shows them) or a YAML file, such as the config.yaml of an earlier run"
     add("experiment", metavar="EXPERIMENT", nargs="?", help=text)
     add("--out", metavar="DIR", help="the run folder, new or empty (default: runs/EXPERIMENT)")
@@ -143,13 +72,26 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add("--resume", metavar="DIR", nargs="?", const="", help=text)
 
     usage, text = "DIR [--data.images DIR2] [--out FILE.json]", "measure a trained run, also on images of your own"
-    add = command("evaluate", usage, text, _EVALUATE, "data", "evaluation", *_MACHINE).add_argument
+    add = command("evaluate", usage, text, EVALUATE, "data", "evaluation", "guide", *_MACHINE).add_argument
     text = """where the numbers go (default: DIR/evaluation.json; with other fields than the run's own the numbers are
         shown, and written only with --out)"""
     add("--out", metavar="FILE.json", help=text)
 
+    usage = "DIR [--checks NAME,...] [--guide GUIDE] [--out DIR2]"
+    fields = ("data", "evaluation", "guide", *_MACHINE)
+    add = command("diagnose", usage, "tell when a run's posterior can be trusted", DIAGNOSE, *fields).add_argument
+    add("--checks", metavar="NAME,...", help="which ones (default: all that the data has what it takes for)")
+    add("--draws", metavar="N", type=_whole(100), default=200, help="of the path (default: %(default)s)")
+    add("--simulations", metavar="N", type=_whole(40), default=100, help="episodes for sbc (default: %(default)s)")
+    add("--out", metavar="DIR2", help="write into this folder, leave the run alone")
+
+    add = command("compare", "DIR DIR ... [--out FILE]", "several runs in one table and figure", COMPARE).add_argument
+    add("folders", metavar="DIR", nargs="*", help="run folders")
+    text = "ends in .html, .png, .csv or .json (default: compare.png, and the table is shown)"
+    add("--out", metavar="FILE", help=text)
+
     usage, text = "DIR [--steps N] [--out FILE.npz] [--actions FILE]", "imagine further steps from actions alone"
-    add = command("generate", usage, text, _GENERATE, "data", *_MACHINE).add_argument
+    add = command("generate", usage, text, GENERATE, "data", *_MACHINE).add_argument
     text = "imagined steps (default: as many as the actions, otherwise 1000)"
     add("--steps", metavar="N", type=_whole(1), help=text)
     add("--out", metavar="FILE.npz", help="where they go (default: DIR/generated.npz)")
@@ -163,8 +105,8 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     text = "frames as uint8, 0 to 255, or float32, [0, 1] at four times the size (default: %(default)s)"
     add("--pixels", metavar="TYPE", default="uint8", help=text)
 
-    command("report", "DIR", "draw the figures and the page of a run again", _REPORT, *_MACHINE)
-    command("list", "", "the experiments, and the classes that can be named in them", _LIST)
+    command("report", "DIR", "draw the figures and the page of a run again", REPORT, *_MACHINE)
+    command("list", "", "the experiments, and the classes that can be named in them", LIST)
     return top, commands.choices
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Raw = dict[str, Any]
 
+# arguments of data that name a file or a folder
+_PATHS = ("images", "directory")
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -257,7 +260,8 @@ def make_parser(data_type: Any) -> "ArgumentParser":
 def _make_paths_absolute(data: "Namespace") -> None:
     """A run folder must work from anywhere: paths in the data's arguments are kept whole."""
     for name, value in (data.get("init_args") or {}).items():
-        if isinstance(value, str) and value and Path(value).exists():
+        # a word such as "grid" may name a folder by chance
+        if isinstance(value, str) and (name in _PATHS or "/" in value) and Path(value).exists():
             data["init_args"][name] = str(Path(value).resolve())
 
 

@@ -1,7 +1,7 @@
 """Posterior and predictions as an ArviZ tree with named dimensions."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
 from gtm_pyro.reading import Reading
 
 if TYPE_CHECKING:  # a second to import, and only this file needs it
-    from xarray import DataTree
+    from xarray import Dataset, DataTree
 
 _FRAME = ["channel", "row", "column"]
 _DIMS = {
@@ -119,6 +119,7 @@ def save_posterior(tree: "DataTree", path: str | os.PathLike[str]) -> Path:
     packed = {
         f"/{group}": {name: packing for name, variable in tree[group].data_vars.items() if variable.ndim}
         for group in ("observed_data", "constant_data")
+        if group in tree.children
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +131,46 @@ def save_posterior(tree: "DataTree", path: str | os.PathLike[str]) -> Path:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def read_groups(path: str | os.PathLike[str], parent: str) -> "dict[str, Dataset]":
+    """The groups below ``parent`` of a file that ``save_posterior`` wrote, in memory; none where there is no file.
+
+    :raises RunFolderError: the file cannot be read.
+    """
+    tree = _read_tree(Path(path))
+    if tree is None or parent not in tree.children:
+        return {}
+    return {f"{parent}/{name}": child.to_dataset() for name, child in tree[parent].children.items()}
+
+
+def add_groups(groups: "Mapping[str, Dataset]", path: str | os.PathLike[str], replacing: str) -> Path:
+    """Write groups beside those that are in a file, or in a new file.
+
+    :param groups: by name, ``diagnostics/khat`` for instance.
+    :param replacing: a group that is removed first, with all below it.
+    :raises RunFolderError: the file cannot be read or written.
+    """
+    from xarray import DataTree
+
+    tree = _read_tree(Path(path)) or DataTree()
+    if replacing in tree.children:
+        del tree[replacing]
+    for name, dataset in groups.items():
+        tree[name] = DataTree(dataset)
+    return save_posterior(tree, path)
+
+
+def _read_tree(path: Path) -> "DataTree | None":
+    from xarray import open_datatree
+
+    if not path.is_file():
+        return None
+    try:
+        with open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load().copy()
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: expected an ArviZ tree in NetCDF ({error})") from error
 
 
 def _inferred(guide: EvaluatedGuide, episodes: Episodes) -> dict[str, Tensor]:

@@ -35,6 +35,8 @@ METRIC_NAMES = (
     "localisation_rmse",
     "localisation_rmse_similarity",
     "localisation_rmse_last_32",
+    "localisation_rmse_memorised_path",
+    "localisation_rmse_tracked_end",
     "elbo",
     "iwae",
     "kl_per_step",
@@ -124,6 +126,8 @@ def evaluate(
     * ``visited_share``: share of predicted steps that are visited.
     * ``localisation_rmse``: in pose units, all T steps, after the best affine fit over all episodes; ``_similarity``:
       after the best similarity fit; ``_last_32``: the affine fit, over the last 32 predicted steps.
+      ``_memorised_path``: steps 1 to tau, whose frames the guide sees, after the best affine fit of those steps alone;
+      ``_tracked_end``: that fit at step tau.
     * ``elbo``, ``kl_per_step``, ``iwae``: nats a predicted frame, of log p(x_{tau+1:T} | x_{1:tau}, a); ``iwae`` is
       ``elbo`` and the mean gain of ``iwae_particles`` over one particle on the first ``iwae_episodes`` episodes.
 
@@ -156,6 +160,10 @@ def evaluate(
         metrics["localisation_rmse"] = root_mean_square(error)
         metrics["localisation_rmse_last_32"] = root_mean_square(error[:, tau:][:, -LAST_STEPS:])
         by_horizon["localisation_rmse"] = error[:, tau:].double().square().sum(-1).mean(0).sqrt().numpy()
+        seen = rolled.states[:, :tau]
+        tracked = best_affine(seen, poses[:, :tau])(seen) - poses[:, :tau]
+        metrics["localisation_rmse_memorised_path"] = root_mean_square(tracked)
+        metrics["localisation_rmse_tracked_end"] = root_mean_square(tracked[:, -1])
         if rolled.states.shape[-1] == poses.shape[-1]:
             similarity = best_similarity(rolled.states, poses)
             metrics["localisation_rmse_similarity"] = root_mean_square(similarity(rolled.states) - poses)

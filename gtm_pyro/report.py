@@ -5,12 +5,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gtm_pyro import __version__
 from gtm_pyro.atomic import write_result
 from gtm_pyro.errors import RunFolderError
-from gtm_pyro.report_words import FIGURES, MEASURES
+from gtm_pyro.reliability.advice import advise, of_check
+from gtm_pyro.report_words import CHECKS, FIGURES, MEASURES
 from gtm_pyro.run_folder import RunFolder
 
 Metrics = Mapping[str, float | None]
@@ -27,7 +28,7 @@ def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
     import jinja2
 
     run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
-    metrics = _read_evaluation(run.evaluation)
+    metrics = read_evaluation(run.evaluation)
     rows = run.read_metrics()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gtm_pyro", "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -41,7 +42,8 @@ def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
         bars=_error_bars(metrics),
         measures=[(label, _number(metrics[name]), meaning) for name, label, meaning in MEASURES if name in metrics],
         training=_training_facts(rows),
-        figures=[(figure, _data_uri(path)) for figure, path in drawn if path.is_file()],
+        checks=_checks(metrics, run.figures),
+        figures=[(figure, _inlined(path)) for figure, path in drawn if path.is_file()],
         config=_read_text(run.config) if run.config.is_file() else "",
     )
     return write_result(run.report, page.encode())
@@ -93,6 +95,29 @@ def _error_bars(metrics: Metrics) -> list[tuple[str, str, float, str]]:
     return [(label, _number(value), 100 * value / longest, colour) for label, value, colour in known]
 
 
+class _Checked(NamedTuple):
+    """What the page says of one check."""
+
+    title: str
+    advice: str
+    figure: str
+    caption: str
+    numbers: list[tuple[str, str]]
+
+
+def _checks(metrics: Metrics, figures: Path) -> list[_Checked]:
+    """The checks that gtm-pyro diagnose has made."""
+    found = []
+    for name, figure in CHECKS.items():
+        numbers = of_check(name, metrics)
+        if numbers:
+            path = figures / figure.file
+            image = _inlined(path) if path.is_file() else ""
+            shown = [(label, _number(value)) for label, value in numbers.items()]
+            found.append(_Checked(figure.title, advise(name, metrics), image, figure.caption, shown))
+    return found
+
+
 def _training_facts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     if not rows:
         return []
@@ -126,7 +151,11 @@ def _read_text(path: Path) -> str:
         raise RunFolderError(f"{path}: expected a readable text file ({error})") from error
 
 
-def _read_evaluation(path: Path) -> dict[str, float | None]:
+def read_evaluation(path: Path) -> dict[str, float | None]:
+    """The numbers of an evaluation.json; none where there is no file.
+
+    :raises RunFolderError: the file is damaged.
+    """
     if not path.is_file():
         return {}
     try:
@@ -138,9 +167,16 @@ def _read_evaluation(path: Path) -> dict[str, float | None]:
     return numbers
 
 
-def _data_uri(path: Path) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """An image to be inlined in a page.
+
+    :param kind: png or gif.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _inlined(path: Path) -> str:
     try:
-        content = base64.b64encode(path.read_bytes()).decode()
+        return data_uri(path.read_bytes(), path.suffix[1:])
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from error
-    return f"data:image/{path.suffix[1:]};base64,{content}"

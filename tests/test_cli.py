@@ -336,7 +336,10 @@ def test_being_stopped_after_training_tells_how_to_go_on(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("trian", "trian: expected one of train, evaluate, generate, report, list; did you mean train?"),
+        (
+            "trian",
+            "trian: expected one of train, evaluate, diagnose, compare, generate, report, list; did you mean train?",
+        ),
         ("train", "experiment: expected image-navigation"),
         ("train image-navigaton", "did you mean image-navigation?"),
         ("train image-navigation extra", "extra: not expected here"),

@@ -1,0 +1,131 @@
+"""From the words of a command to a config, a run folder, and programs that are ready to use."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from copy import deepcopy
+from inspect import signature
+from pathlib import Path
+
+import torch
+
+from gtm_pyro import checkpoints
+from gtm_pyro.catalogue import import_class
+from gtm_pyro.config import Config, Experiment, experiments, read_experiment, read_run, resolve
+from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
+from gtm_pyro.evaluation import evaluate
+from gtm_pyro.fitting import first_line, resolve_device
+from gtm_pyro.run_folder import RunFolder
+
+# what may change when a run goes on: where it computes and how often it writes, not what it computes
+_MAY_CHANGE = ("device", "num_threads", "checkpoint_every", "log_every", "evaluation")
+
+# what evaluation asks for besides Pyro's programs
+_MODEL_METHODS = ("remember", "imagine", "encoder", "decoder")
+
+
+def planned_run(arguments: Namespace) -> tuple[Config, RunFolder, bool]:
+    """The config and the folder of a training, and whether it is resumed."""
+    name, overrides = arguments.experiment, arguments.overrides
+    if arguments.resume is None:
+        if name is None:
+            raise ConfigError(f"experiment: expected {' or '.join(experiments())} or a YAML file, got none")
+        config = resolve(read_experiment(name), overrides)
+        folder = RunFolder(Path(arguments.out or Path("runs") / Path(name).stem))
+        _refuse_used(folder)
+        return config, folder, False
+    where = {path for path in (arguments.resume, arguments.out) if path}
+    if len(where) != 1:
+        got = "none" if not where else " and ".join(sorted(where))
+        raise ConfigError(f"--resume: expected one run folder, got {got}")
+    folder = RunFolder.open(where.pop())
+    stored = read_run(folder.config)
+    if name is None:
+        refused = [field for field in overrides if field.split(".")[0] not in _MAY_CHANGE]
+        if refused:
+            allowed = ", ".join(_MAY_CHANGE)
+            raise ConfigError(f"--{refused[0]}: a resumed run keeps its settings; only {allowed} may change")
+        return resolve(stored, overrides), folder, True
+    config = resolve(read_experiment(name), overrides)
+    _check_same_settings(config, resolve(stored), folder)
+    return config, folder, True
+
+
+def _refuse_used(folder: RunFolder) -> None:
+    """Look before anything is made: a name typed twice costs no time. ``RunFolder.create`` has the last word."""
+    if folder.path.is_dir() and folder.contents():
+        raise RunFolderError(
+            f"{folder.path}: expected a new or empty folder, this one is in use; "
+            f"gtm-pyro train --resume {folder.path} continues the run in it"
+        )
+
+
+def _check_same_settings(asked: Config, stored: Config, folder: RunFolder) -> None:
+    mine, theirs = asked.flat(), stored.flat()
+    for field in {**mine, **theirs}:
+        if field.split(".")[0] not in _MAY_CHANGE and mine.get(field) != theirs.get(field):
+            raise RunFolderError(
+                f"{folder.path}: its run has other settings: {field} is {theirs.get(field)!r}, not {mine.get(field)!r}"
+            )
+
+
+def one_run(arguments: Namespace, command: str) -> RunFolder:
+    """The run folder that a command was given."""
+    if arguments.folder is None:
+        raise ConfigError(f"DIR: expected a run folder, got none; usage: gtm-pyro {command} DIR")
+    return RunFolder.open(arguments.folder)
+
+
+def all_held_out(folder: RunFolder, overrides: Mapping[str, str]) -> dict[str, str]:
+    """With another source of episodes, all that it has is held out: none of it was trained on."""
+    result = dict(overrides)
+    if {"data", "data.class_path", "data.images", "data.directory"} & result.keys():
+        data = resolve(read_run(folder.config), overrides)["data"]
+        if "test_fraction" in signature(import_class("data", data["class_path"])).parameters:
+            result.setdefault("data.test_fraction", "1.0")
+    return result
+
+
+def trained(folder: RunFolder, overrides: Mapping[str, str]) -> tuple[Experiment, torch.device]:
+    """What the config of a run declares, with its newest parameters, and the device that they are on."""
+    experiment, device = build(resolve(read_run(folder.config), overrides))
+    checkpoints.restore(folder.path, experiment.model, experiment.guide)
+    for program in (experiment.model, experiment.guide):
+        program.to(device)
+    return experiment, device
+
+
+def newest_step(folder: RunFolder) -> int:
+    """How many optimiser steps the newest parameters of a run have seen; 0 where it has none."""
+    checkpoint = checkpoints.load_latest(folder.checkpoints)
+    return 0 if checkpoint is None else checkpoint.step
+
+
+def build(config: Config) -> tuple[Experiment, torch.device]:
+    """The objects that a config declares, and the device to compute on."""
+    device = resolve_device(config["device"])
+    if config["num_threads"] is not None:
+        torch.set_num_threads(config["num_threads"])
+    return config.build(), device
+
+
+def check_can_be_evaluated(experiment: Experiment) -> None:
+    """Whether model and guide have what evaluation asks of them besides being Pyro programs."""
+    for what, program, names in (("model", experiment.model, _MODEL_METHODS), ("guide", experiment.guide, ("path",))):
+        missing = [name for name in names if not hasattr(program, name)]
+        if missing:
+            raise ConfigError(f"{what}: evaluation needs {missing[0]}, which {type(program).__name__} does not have")
+
+
+def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
+    """Evaluate once on one episode: what evaluation cannot work with is told before hours of training, not after.
+
+    :raises ConfigError: says why.
+    """
+    check_can_be_evaluated(experiment)
+    try:
+        # copies, for a program may make parameters on its first call
+        model, guide = (program.to(device) for program in deepcopy((experiment.model, experiment.guide)))
+        seed, episode = experiment.evaluation.seed, experiment.held_out(device, num_episodes=1)
+        evaluate(model, guide, episode, seed=seed, iwae_particles=0)  # type: ignore[arg-type]
+    except (GTMPyroError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"evaluation: {first_line(error)}") from error

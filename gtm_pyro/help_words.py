@@ -1,0 +1,103 @@
+"""What ``--help`` says, command by command."""
+
+PURPOSE = "Generative temporal models with memory: train, measure and use them."
+
+FIRST_RUN = """
+a first run (a few minutes on two cores), and what to look at afterwards:
+  gtm-pyro train image-navigation --out runs/first
+  open runs/first/report.html
+
+gtm-pyro COMMAND --help tells more. Exit status: 0 done, 2 bad input or a run that cannot go on (one line says why),
+130 or 143 stopped by Ctrl-C or SIGTERM; a training that was stopped, even by force, continues with --resume.
+--debug, anywhere, also shows where an error came from.
+"""
+
+TRAIN = """
+Train a model on an experiment, then evaluate it on held-out episodes and write a report.
+
+A class is named in short where the library has it (--guide DeadReckoning), otherwise by its import path, looked for in
+the current folder too. A guide is made with the model as its first argument. Every name and type is checked before
+any work begins.
+
+A run folder holds config.yaml (every field with its value), metrics.jsonl, checkpoint/, evaluation.json,
+evaluation_by_horizon.npz, posterior.nc (opens with ArviZ), figures/ and report.html.
+
+examples:
+  gtm-pyro train image-navigation --seed 3 --steps 2000 --checkpoint_every 200 --out runs/a --device cpu
+  gtm-pyro train image-navigation --data.images ~/photos --out runs/mine      images of your own
+  gtm-pyro train image-navigation --data.walls false --out runs/open
+  gtm-pyro train image-navigation --data.walls false --model.transition Translation --learning_rates.by_prefix '{}'
+  gtm-pyro train image-navigation --learning_rates.by_prefix '{transition.displacement: 1e-3}' --out runs/b
+  gtm-pyro train image-navigation --model.memory.num_neighbors 10 --stages '[{steps: 500, num_observed: 64}]'
+  gtm-pyro train image-navigation --loss RenyiELBO --loss.num_particles 4 --out runs/c
+  gtm-pyro train image-navigation --guide my_guides.MyGuide --guide.width 64 --out runs/d
+  gtm-pyro train runs/a/config.yaml --seed 4 --out runs/e                     the same again with another seed
+  gtm-pyro train --resume runs/a
+"""
+
+EVALUATE = """
+Measure a trained run on held-out episodes: the first steps are memorised, the rest is predicted from actions alone.
+
+examples:
+  gtm-pyro evaluate runs/a
+  gtm-pyro evaluate runs/a --data.images ~/photos --out photos.json           images of your own: all are held out
+  gtm-pyro evaluate runs/a --evaluation.num_predicted 2000 --evaluation.num_episodes 8 --out long.json
+  gtm-pyro evaluate runs/a --guide Smoothing --out smoothed.json              the same model, another inference
+"""
+
+DIAGNOSE = """
+Tell when the posterior of a run can be trusted, with one sentence of advice for each check: khat (is the guide's path a
+good proposal?), coverage (do credible regions hold the true position?), unseen (are predictions unsure of places never
+visited?), ppc (do predicted frames look like real ones?), loo_pit (is the decoder's noise that of the frames?) and sbc
+(is the guide right on episodes that the model makes up itself?). Takes a minute or two.
+
+The numbers go into DIR/evaluation.json, the draws into DIR/posterior.nc, figures into DIR/figures/, all with the advice
+into DIR/report.html. coverage and unseen need true poses and are left out without; named in --checks, they must be
+possible. With another guide or other data the results are shown, and written only with --out.
+
+examples:
+  gtm-pyro diagnose runs/a
+  gtm-pyro diagnose runs/a --checks khat,coverage --evaluation.num_episodes 16
+  gtm-pyro diagnose runs/a --guide Smoothing --out smoothed
+"""
+
+COMPARE = """
+One table and one figure of runs that differ in guide, loss, seed or anything else: bounds, localisation, retrieval,
+k-hat, coverage and time. Settings that differ between the runs are columns; a number that a run does not have yet is
+shown as "-", and a line says which command makes it.
+
+The figure shows one row for all runs that differ in their seed only. FILE.csv and FILE.json hold the table and have the
+figure beside them, FILE.html holds both.
+
+examples:
+  gtm-pyro compare runs/a runs/b
+  gtm-pyro compare runs/seed-* --out compared.html
+"""
+
+GENERATE = """
+Let a trained model remember the first steps of a held-out episode and imagine what comes after, from actions alone.
+The length is limited by nothing but the disk: memory grows only with what is written.
+
+A file of actions holds one a line: a name (up), a number from 0, or a vector; or it is an .npy or .npz file of numbers
+(steps,) or vectors (steps, action_dim).
+
+The file that is written holds frames (steps, C, H, W), states, actions, entries (which memory was read); the remembered
+steps as observed_frames, observed_states, observed_actions, observed_poses; and, where the data knows the true world,
+true_frames, poses, visited and retrieved. The share of steps that read the right memory is shown.
+
+examples:
+  gtm-pyro generate runs/a --steps 10000 --out rollout.npz
+  gtm-pyro generate runs/a --actions actions.txt --data.images ~/photos --out mine.npz
+"""
+
+REPORT = """
+Evaluate a trained run again, and draw its figures and its page: DIR/figures/ and DIR/report.html.
+
+example:
+  gtm-pyro report runs/a
+"""
+
+LIST = """
+The experiments, and the classes that can be named in them, with a line on each. Classes of your own are named by their
+import path and need no registration.
+"""

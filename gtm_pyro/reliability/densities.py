@@ -1,0 +1,73 @@
+"""Log densities of a program's sites for many paths at once, and draws of paths and frames beyond what was seen."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.paths import TransitionPath
+from gtm_pyro.reading import Reading
+
+DRAWS_AT_ONCE = 64  # a read of the memory holds draws x steps x neighbours x latent_dim numbers
+
+
+def one_by_one(episodes: Episodes) -> Iterator[Episodes]:
+    """Each episode as a batch of its own, so that the draws of one fill the computer's memory, not those of all."""
+    return (episodes[i] for i in range(episodes.batch_size))
+
+
+def site_log_probs(program: Any, episodes: Episodes, reading: Reading, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The log density of each site of a model or a guide with some sites held, summed over steps, in nats.
+
+    :param held: values of sites by name; any may have leading dimensions of draws (``s`` ``(draws, batch, 1, T, D)``,
+        ``z`` ``(draws, batch, steps, latent_dim)``). No plate is made for them: a site that does not depend on what
+        has draws is scored once.
+    :returns: by site, ``(draws, batch)``, or ``(batch,)`` where it is the same for all draws.
+    """
+    trace = poutine.trace(poutine.condition(program, dict(held))).get_trace(episodes, reading)
+    nodes: Any = poutine.util.prune_subsample_sites(trace).nodes
+    samples = {name: site for name, site in nodes.items() if site["type"] == "sample"}
+    return {name: site["fn"].log_prob(site["value"]).sum(-1) for name, site in samples.items()}
+
+
+def site_distribution(program: Any, episodes: Episodes, reading: Reading, held: Mapping[str, Tensor], site: str) -> Any:
+    """What a program draws a site from, given the values of others; ``held`` as for :func:`site_log_probs`."""
+    nodes: Any = poutine.trace(poutine.condition(program, dict(held))).get_trace(episodes, reading).nodes
+    return nodes[site]["fn"]
+
+
+def draw_latents(guide: Any, episodes: Episodes, reading: Reading, s: Tensor) -> Tensor:
+    """z from the guide along paths ``s`` ``(draws, batch, 1, T, D)``: ``(draws, batch, steps, latent_dim)``."""
+    q = site_distribution(guide, episodes, reading, {"s": s}, "z")
+    # a guide whose z does not depend on s has one distribution for all draws
+    value: Tensor = q.sample(s.shape[:1]) if len(q.batch_shape) == s.dim() - 3 else q.sample()
+    return value
+
+
+def draw_paths(model: Any, guide: Any, episodes: Episodes, num_draws: int) -> Tensor:
+    """Paths by the protocol of evaluation: the guide sees the first tau frames, the actions lead on from there.
+
+    :returns: ``(draws, batch, T, state_dim)``.
+    """
+    s = guide.path(episodes.observed).sample((num_draws,)).squeeze(-3)
+    if not episodes.num_predicted:
+        return s
+    start = dist.Delta(s[..., -1, :], event_dim=1)
+    onward = TransitionPath(start, model.transition, episodes.actions[:, episodes.num_observed - 1 :])
+    return torch.cat([s, onward.sample()[..., 1:, :]], -2)
+
+
+def draw_frames(model: Any, episodes: Episodes, s: Tensor) -> Tensor:
+    """Predicted frames along paths ``(draws, batch, T, state_dim)``, with the decoder's noise.
+
+    :returns: ``(draws, batch, num_predicted, C, H, W)``.
+    """
+    # s is held from outside, for uncondition frees every site that is held inside it
+    program = poutine.condition(poutine.uncondition(model), {"s": s.unsqueeze(-3)})
+    nodes: Any = poutine.trace(program).get_trace(episodes, Reading()).nodes
+    frames: Tensor = nodes["x"]["value"]
+    return frames

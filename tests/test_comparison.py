@@ -1,0 +1,104 @@
+"""gtm-pyro compare: the table and the figure of runs that differ."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gtm_pyro import cli
+from gtm_pyro.cli import main
+from gtm_pyro.comparison import compare
+from gtm_pyro.config import read_experiment, resolve
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command that must fail: exit status 2, nothing on stdout, one line on stderr, which is returned."""
+
+    def call(*words: str) -> str:
+        capfd.readouterr()
+        assert main(words) == cli.BAD_INPUT
+        out, err = capfd.readouterr()
+        assert out == "" and err.count("\n") == 1 and err.startswith("gtm-pyro: error: "), err
+        return err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two guides and two seeds by hand; the last run was never evaluated."""
+    root = tmp_path_factory.mktemp("runs")
+    text = resolve(read_experiment("image-navigation")).yaml()
+    runs = (("DeadReckoning", 0, 2.0), ("DeadReckoning", 1, 3.0), ("my.Own", 0, 0.5), ("my.Own", 1, None))
+    for guide, seed, khat in runs:
+        folder = root / f"{guide}-{seed}"
+        folder.mkdir()
+        config = text.replace("\nseed: 0", f"\nseed: {seed}").replace("gtm_pyro.guides.DeadReckoning", guide)
+        (folder / "config.yaml").write_text(config)
+        (folder / "metrics.jsonl").write_text('{"step": 2, "seconds": 90}\n')
+        if khat is not None:
+            content = {"elbo": 10.0 * seed, "iwae": None, "localisation_rmse": 0.1, "retrieval_accuracy": 1.0}
+            content |= {"khat_median": khat, "khat_share_above_0.7": 0.5}
+            (folder / "evaluation.json").write_text(json.dumps(content))
+    return [str(root / f"{guide}-{seed}") for guide, seed, _ in runs]
+
+
+def test_compare_shows_what_differs(
+    several: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *several]) == 0
+    out = capsys.readouterr().out.splitlines()
+    head = out[0].split()
+    assert head[:4] == ["run", "guide", "seed", "ELBO"] and head[-1] == "minutes" and "retrieval" in head
+    assert [line.split()[1:3] for line in out[1:5]] == [
+        ["DeadReckoning", "0"], ["DeadReckoning", "1"], ["Own", "0"], ["Own", "1"],
+    ]  # fmt: skip
+    cells = out[4].split()
+    assert cells[3:] == ["-", "-", "-", "-", "-", "-", "1.5"]
+    assert out[5] == f"-: not known yet; gtm-pyro report {several[0]} (and for 3 more)"
+    assert out[6] == f"-: not known yet; gtm-pyro diagnose {several[3]}"
+    assert out[7] == "written: compare.png" and (tmp_path / "compare.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_compare_writes_what_the_suffix_says(several: list[str], tmp_path: Path) -> None:
+    assert main(["compare", *several, "--out", str(tmp_path / "a.csv")]) == 0
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [row["khat_median"] for row in rows] == ["2.0", "3.0", "0.5", ""] and rows[2]["guide"] == "Own"
+    assert (tmp_path / "a.png").is_file()
+    assert main(["compare", *several, "--out", str(tmp_path / "b.json")]) == 0
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert content[1]["settings"] == {"guide": "DeadReckoning", "seed": "1"} and content[1]["numbers"]["elbo"] == 10
+    assert main(["compare", *several, "--out", str(tmp_path / "c.html")]) == 0
+    page = (tmp_path / "c.html").read_text()
+    assert "data:image/png;base64" in page and "gtm-pyro diagnose" in page and "http" not in page
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.png", "b.json", "b.png", "c.html"}
+
+
+def test_seeds_share_a_row_of_the_figure(several: list[str]) -> None:
+    comparison = compare(several)
+    assert comparison.groups() == {"DeadReckoning": [0, 1], "Own": [2, 3]}
+    axes = [ax for ax in comparison.figure().axes if ax.get_title() == "k-hat"]
+    dots, mean, alone = (np.asarray(line.get_xdata()).tolist() for line in axes[0].lines)
+    assert (dots, mean, alone) == ([2.0, 3.0], [2.5], [0.5])
+    assert compare([several[0], several[0]]).groups() == {several[0]: [0, 1]}
+    assert compare([several[0], several[1]]).groups() == {"all seeds": [0, 1]}
+
+
+def test_mistakes_of_compare(several: list[str], tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, message in (
+        ((), "DIR: expected two run folders or more, got 0"),
+        (several[:1], "DIR: expected two run folders or more, got 1"),
+        ((several[0], "nowhere"), "nowhere: expected a run folder, there is nothing"),
+        ((*several, "--out", "a.pdf"), "--out: expected a file that ends in .html, .png, .csv or .json, got 'a.pdf'"),
+        ((*several, "--seed", "1"), "--seed: no such option"),
+    ):
+        assert message in fails("compare", *words)
+    assert list(tmp_path.iterdir()) == []
