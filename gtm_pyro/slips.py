@@ -3,10 +3,12 @@
 All from frames and actions alone. A place is a frame that looks the same; M is the displacement of an action.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.loop_closure import (
@@ -27,6 +29,8 @@ _LEAST_SLIP = 5e-3  # below, two places that look alike by chance make as many c
 _EARLY = 96  # steps of an episode that are localised: the cost grows with their square, the errors grow too
 _LITTLE_TEXTURE = 0.01  # standard deviation of the pixels of an episode's plainest frame, in [0, 1]
 _FALSE_LOOPS = 0.02  # the share of pairs of equal frames that are no loops above which all pairs spoil M
+_STRETCH = 16  # steps before and after, over which a path is judged
+_LOST = 0.25  # the share of outcomes that other paths contradict; on the right path it is the share of lost moves
 _CONTRADICTION = 1e-6  # the likelihood of what no single slip explains, such as two places that look the same
 
 
@@ -221,10 +225,13 @@ def localise(steps: Steps, astray: float, num_particles: int = 256) -> Paths:
     return Paths(s, weight.softmax(-1))
 
 
-def outcomes(steps: Steps, paths: Paths) -> Outcomes:
+def outcomes(steps: Steps, paths: Paths) -> tuple[Outcomes, float]:
     """What became of moves, as :func:`gtm_pyro.loop_closure.moves_with_outcome` has it, along weighted paths.
 
-    Moves that went astray tell nothing of where they should have led, and are left out.
+    Also the share of tries that are counted: small where episodes do not begin in the same place.
+
+    Moves that went astray tell nothing of where they should have led, and are left out. So are stretches of a path
+    whose outcomes most other paths contradict: an agent that is lost finds walls where there are none.
     """
     s, moves = paths.s, steps.moves.unsqueeze(1)
     target = s[:, :, :-1] + moves[:, :, 1:]
@@ -232,7 +239,29 @@ def outcomes(steps: Steps, paths: Paths) -> Outcomes:
     weight = paths.weight.unsqueeze(-1).expand_as(reached)
     tried = (reached | ~steps.changed[:, None, 1:]) & steps.moving[:, None, 1:] & (weight > 1e-9)
     # a place of its own for all that may be one, for positions are sums of moves
-    return tabulate(target[tried], reached[tried], weight[tried], 0.1 * steps.tolerance)
+    grain = 0.1 * steps.tolerance
+    trusted = tried
+    for _ in range(2):
+        trusted = tried & (_contradictions(target, reached, weight, tried, trusted, grain) < _LOST)
+    kept = float(weight[trusted].sum() / weight[tried].sum().clamp_min(1e-6))
+    return tabulate(target[trusted], reached[trusted], weight[trusted], grain), kept
+
+
+def _contradictions(
+    target: Tensor, reached: Tensor, weight: Tensor, tried: Tensor, trusted: Tensor, grain: float
+) -> Tensor:
+    """How much the tries around each step of a path disagree with all other tries of their places, in [0, 1].
+
+    All arguments are ``(batch, particles, steps)``, ``target`` with one more dimension.
+    """
+    places, place = torch.unique((target[tried] / grain).round(), dim=0, return_inverse=True)
+    count, ended = (weight * trusted)[tried], reached[tried].to(weight.dtype)
+    tries = torch.bincount(place, count, minlength=len(places))[place] - count
+    share = (torch.bincount(place, count * ended, minlength=len(places))[place] - count * ended + 0.5) / (tries + 1)
+    against = torch.zeros_like(weight)
+    against[tried] = torch.where(reached[tried], 1 - share, share)
+    near = functools.partial(F.avg_pool1d, kernel_size=2 * _STRETCH + 1, stride=1, padding=_STRETCH)
+    return near(against) / near(tried.to(weight.dtype)).clamp_min(1e-6)
 
 
 class StartingValues(NamedTuple):
@@ -241,11 +270,14 @@ class StartingValues(NamedTuple):
     :param displacement: M, ``(state_dim, action_dim)``.
     :param slips: e, and what it is from.
     :param outcomes: what became of the moves that were tried.
+    :param consistency: how far places explain whether a move succeeds, in [0, 1]: of :class:`Outcomes` without slips,
+        the share of tries that others do not contradict with slips.
     """
 
     displacement: Tensor
     slips: SlipRate
     outcomes: Outcomes
+    consistency: float
 
 
 def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observed: int | None = None) -> StartingValues:
@@ -278,9 +310,9 @@ def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observe
                 slips = slip_rate(steps, num_observed)
             place, changed, moves = (x[:, :_EARLY] for x in steps[:3])
             early = Steps(place, changed, moves, steps.tolerance)
-            return StartingValues(short, slips, outcomes(early, localise(early, slips.astray)))
+            return StartingValues(short, slips, *outcomes(early, localise(early, slips.astray)))
     displacement = close_loops(seen, done, state_dim, tolerance).displacement
     if short is not None and share_open(seen, done, short, tolerance) > _FALSE_LOOPS:
         displacement = short
     tried = moves_with_outcome(seen, done, displacement, tolerance)
-    return StartingValues(displacement, SlipRate(0.0, 0.0, 0, 0), tried)
+    return StartingValues(displacement, SlipRate(0.0, 0.0, 0, 0), tried, tried.consistency)

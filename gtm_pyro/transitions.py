@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError, EpisodesError, check_positive
+from gtm_pyro.loop_closure import Outcomes
 from gtm_pyro.recurrence import unroll
 from gtm_pyro.slips import StartingValues, starting_values
 
 logger = logging.getLogger(__name__)
 
-# of Outcomes.consistency, without and with slips; random starts gave at most 0.48 and 0.32, one start 1.0 and over 0.35
-_CONSISTENT = {False: 0.7, True: 0.33}
+# of StartingValues.consistency, without and with slips: random starts gave at most 0.48 and 0.27, others 1.0 and 0.52
+_CONSISTENT = {False: 0.7, True: 0.4}
+# the share of places that lost agents may have got wrong
+_WRONG = 0.02
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -132,6 +135,13 @@ class Transition(nn.Module):
         return torch.logaddexp(
             torch.log1p(-self.slip) + log_normal(self.scale), self.slip.log() + log_normal(self.slip_scale)
         )
+
+    def stepping(self, actions: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """``(s, t) -> f(s, a_t)`` under the parameters as they are now: for loops over time, without gradients.
+
+        :param actions: ``(rows, time, action_dim)``; states are then ``(rows, state_dim)``.
+        """
+        return lambda s, t: self.loc(s, actions[:, t])
 
     def rollout(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
         """The states that follow ``start``.
@@ -265,24 +275,31 @@ class WalledTranslation(Translation):
         if not (self.initialise_gate and found is not None and len(found.outcomes.target)):
             return
         tried, slips = found.outcomes, found.slips.rate > 0
-        if tried.consistency < _CONSISTENT[slips]:
+        if found.consistency < _CONSISTENT[slips]:
             logger.warning(
                 "no starting values for the gate, it starts open (places explain %.2f of whether a move succeeds, "
                 "expected at least %.2f: do the episodes start in different places?)",
-                tried.consistency,
+                found.consistency,
                 _CONSISTENT[slips],
             )
             return
-        target, outcome, weight = tried.target, tried.reached, tried.weight
-        if slips:  # a lost move is no wall, and places met seldom are often those of lost agents
-            outcome, weight = outcome.round(), tried.tries / tried.tries.sum()
+        if slips:
+            self._fit_gate(tried.clear, steps, learning_rate, wrong=_WRONG)
+        else:
+            self._fit_gate(tried, steps, learning_rate)
+
+    @torch.enable_grad()
+    def _fit_gate(self, tried: Outcomes, steps: int, learning_rate: float, wrong: float = 0.0) -> None:
+        """Logistic regression, in which a share ``wrong`` of the places may have the wrong outcome."""
         optimiser = torch.optim.Adam(self.gate_network.parameters(), learning_rate)
-        with torch.enable_grad():
-            for _ in range(steps):
-                optimiser.zero_grad()
-                logit = self.gate_logit(target).squeeze(-1)
-                F.binary_cross_entropy_with_logits(logit, outcome, weight, reduction="sum").backward()
-                optimiser.step()
+        for _ in range(steps):
+            optimiser.zero_grad()
+            logit = self.gate_logit(tried.target).squeeze(-1)
+            loss = F.binary_cross_entropy_with_logits(logit, tried.reached, reduction="none")
+            if wrong:
+                loss = -torch.log(wrong + (1 - 2 * wrong) * torch.exp(-loss))
+            (tried.weight * loss).sum().backward()
+            optimiser.step()
         optimiser.zero_grad()
 
     def gate_logit(self, s: Tensor) -> Tensor:
@@ -299,28 +316,29 @@ class WalledTranslation(Translation):
         return torch.addcmul(s, moves, self.gate(s + moves))
 
     def rollout(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
-        same = all(
-            getattr(type(self), name) is getattr(WalledTranslation, name)
-            for name in ("loc", "moves", "gate", "gate_logit")
-        )
-        # a subclass that changes a step must not be rolled by the loop that knows these four
-        return unroll(self.loc, start, actions, noise, sequential=self._sequential if same else None)
+        return unroll(self.loc, start, actions, noise, sequential=self._sequential)
 
-    def _sequential(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
-        # bare matrix products on time-first tensors: less than half the time of calling the modules
-        batch = start.shape[:-1]
+    def stepping(self, actions: Tensor) -> Callable[[Tensor, int], Tensor]:
+        names = ("loc", "moves", "gate", "gate_logit")
+        if any(getattr(type(self), name) is not getattr(WalledTranslation, name) for name in names):
+            return super().stepping(actions)  # a subclass that changes a step
+        # bare matrix products: less than half the time of calling the modules
         layers = [(layer.weight.t(), layer.bias) for layer in self._gate_linear]
-        s = start.reshape(-1, self.state_dim)
-        moves = (
-            self.moves(actions).expand(*batch, -1, -1).reshape(-1, actions.shape[-2], self.state_dim).transpose(0, 1)
-        )
-        noises = noise.expand(*batch, -1, -1).reshape(-1, actions.shape[-2], self.state_dim).transpose(0, 1)
-        path = [s]
-        for move, epsilon in zip(moves[1:].contiguous(), noises[1:].contiguous(), strict=True):
-            h = s + move
+        moves = self.moves(actions).movedim(-2, 0).contiguous().unbind(0)
+
+        def step(s: Tensor, t: int) -> Tensor:
+            h = s + moves[t]
             for weight, bias in layers[:-1]:
                 h = torch.addmm(bias, h, weight).relu_()
-            gate = torch.addmm(layers[-1][1], h, layers[-1][0]).sigmoid_()
-            s = torch.addcmul(s, move, gate).add_(epsilon)
-            path.append(s)
-        return torch.stack(path, 1).reshape(*batch, -1, self.state_dim)
+            return torch.addcmul(s, moves[t], torch.addmm(layers[-1][1], h, layers[-1][0]).sigmoid_())
+
+        return step
+
+    def _sequential(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
+        batch, time, dim = start.shape[:-1], actions.shape[-2], self.state_dim
+        step = self.stepping(actions.expand(*batch, -1, -1).reshape(-1, time, self.action_dim))
+        noises = noise.expand(*batch, -1, -1).reshape(-1, time, dim).transpose(0, 1).contiguous().unbind(0)
+        path = [start.reshape(-1, dim)]
+        for t in range(1, time):
+            path.append(step(path[-1], t).add_(noises[t]))
+        return torch.stack(path, 1).reshape(*batch, time, dim)
