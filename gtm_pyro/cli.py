@@ -16,7 +16,7 @@ from gtm_pyro import __version__
 from gtm_pyro.catalogue import did_you_mean
 from gtm_pyro.config import FIELDS
 from gtm_pyro.errors import ConfigError, GTMPyroError
-from gtm_pyro.help_words import COMPARE, DIAGNOSE, EVALUATE, FIRST_RUN, GENERATE, LIST, PURPOSE, REPORT, TRAIN
+from gtm_pyro.help_words import COMPARE, DIAGNOSE, EVALUATE, FIRST_RUN, GENERATE, LIST, LOCALISE, PURPOSE, REPORT, TRAIN
 from gtm_pyro.interrupts import Interrupted
 
 BAD_INPUT = 2
@@ -83,6 +83,24 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add("--checks", metavar="NAME,...", help="which ones (default: all that the data has what it takes for)")
     add("--draws", metavar="N", type=_whole(100), default=200, help="of the path (default: %(default)s)")
     add("--simulations", metavar="N", type=_whole(40), default=100, help="episodes for sbc (default: %(default)s)")
+    add("--out", metavar="DIR2", help="write into this folder, leave the run alone")
+
+    usage, text = "DIR [--kidnap] [--slip P] [--guide GUIDE] [--out DIR2]", "find an agent put anywhere on a map"
+    add = command("localise", usage, text, LOCALISE, "data", "guide", *_MACHINE).add_argument
+    add("--num_episodes", metavar="N", type=_whole(1), default=64, help="worlds (default: %(default)s)")
+    text = "steps of the first walk, which makes the map (default: %(default)s)"
+    add("--memorised_steps", metavar="N", type=_whole(1), default=256, help=text)
+    text = "frames of the second walk before the agent must be found (default: %(default)s)"
+    add("--observed_steps", metavar="N", type=_whole(1), default=64, help=text)
+    text = "put the agent elsewhere after these, and give it 32 frames to recover"
+    add("--kidnap", action="store_true", help=text)
+    text = "actions fail with this probability on the second walk, and the model is told (default: as in the run)"
+    add("--slip", metavar="P", help=text)
+    text = "particles; short for --guide.num_hypotheses (default: 64, or what a --guide has)"
+    add("--num_hypotheses", metavar="N", type=_whole(1), help=text)
+    add("--seed", metavar="N", type=_whole(0), default=0, help="of the worlds and both walks (default: %(default)s)")
+    text = "where the worlds are from, test or train (default: %(default)s)"
+    add("--split", metavar="SPLIT", default="test", help=text)
     add("--out", metavar="DIR2", help="write into this folder, leave the run alone")
 
     add = command("compare", "DIR DIR ... [--out FILE]", "several runs in one table and figure", COMPARE).add_argument

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from gtm_pyro.figures import save_figures
 from gtm_pyro.fitting import fit
 from gtm_pyro.generation import generate
 from gtm_pyro.interrupts import Interrupted
+from gtm_pyro.localisation import localise
+from gtm_pyro.localisation_figure import save_localisation_figure
+from gtm_pyro.localisation_inputs import localisation_inputs
 from gtm_pyro.reliability import diagnose
 from gtm_pyro.reliability.export import diagnosis_kept, save_diagnosis
 from gtm_pyro.report import summary, write_report
@@ -118,6 +121,24 @@ def diagnose_command(arguments: Namespace) -> None:
         with folder.held():
             save_diagnosis(diagnosis, folder, newest_step(folder))
             print(f"written: {write_report(folder)}")
+
+
+def localise_command(arguments: Namespace) -> None:
+    """Find agents that were put anywhere on a map."""
+    folder = one_run(arguments, "localise")
+    walks = localisation_inputs(folder, arguments)
+    result = localise(
+        walks.model, walks.guide, walks.first, walks.second,
+        mapper=walks.mapper, kidnapped=walks.kidnapped, seed=arguments.seed,
+    )  # fmt: skip
+    for name, value in result.metrics.items():
+        print(f"{name:<36} {value:.4g}")
+    out = folder if not arguments.out else RunFolder(Path(arguments.out))
+    with folder.held() if not arguments.out else nullcontext():
+        paths = [out.path / "localisation.json", out.path / "localisation.png"]
+        result.save(paths[0], settings=walks.settings, step=newest_step(folder))
+        save_localisation_figure(result, paths[1])
+    print(f"written: {' and '.join(str(path) for path in paths)}")
 
 
 def compare_command(arguments: Namespace) -> None:

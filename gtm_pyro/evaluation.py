@@ -1,7 +1,6 @@
 """The measures of a model, one definition each. Pixels are in [0, 1]; steps and poses of held-out episodes."""
 
 import io
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from gtm_pyro.atomic import write_result
 from gtm_pyro.bounds import log_weights
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
+from gtm_pyro.plain_json import write_json
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
 
 LAST_STEPS = 32
@@ -85,8 +85,7 @@ class Evaluation:
 
         :raises RunFolderError: the file cannot be written.
         """
-        plain = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
-        write_result(path, (json.dumps(plain, indent=2) + "\n").encode())
+        write_json(path, self.metrics)
 
     def save_by_horizon(self, path: str | os.PathLike[str]) -> None:
         """Write the arrays by horizon as an NPZ file, whole or not at all.

@@ -61,6 +61,23 @@ examples:
   gtm-pyro diagnose runs/a --guide Smoothing --out smoothed
 """
 
+LOCALISE = """
+Make a map of each world on a first walk, put the agent into a random cell of that world, and find it from what it sees.
+Reports the share of agents found within half a cell after --observed_steps frames and, with --kidnap, within 32 frames
+after they were put into another cell without an action. Takes seconds to a minute.
+
+The run's own guide makes the maps. ParticleGuide with kidnap=0.01 finds the agent, unless --guide names another one
+that has filter, memory and anywhere. A first walk of 256 steps visits 7 of 10 cells: the share of agents found is of
+all, and apart from it of those whose true cell is in the map.
+
+The numbers go into DIR/localisation.json, the figure into DIR/localisation.png.
+
+examples:
+  gtm-pyro localise runs/a --kidnap
+  gtm-pyro localise runs/a --kidnap --memorised_steps 512 --slip 0.1 --out slipping
+  gtm-pyro localise runs/a --num_hypotheses 256 --guide.kidnap 0.05
+"""
+
 COMPARE = """
 One table and one figure of runs that differ in guide, loss, seed or anything else: bounds, localisation, retrieval,
 k-hat, coverage and time. Settings that differ between the runs are columns; a number that a run does not have yet is

@@ -1,6 +1,5 @@
 """What a run tells while it trains: a progress bar, metrics.jsonl, TensorBoard."""
 
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.learner import scored_frames
+from gtm_pyro.plain_json import plain
 from gtm_pyro.reading import Reading
 from gtm_pyro.run_folder import RunFolder
 
@@ -76,7 +76,7 @@ class Progress:
 
         :raises RunFolderError: metrics.jsonl could not be written.
         """
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        clean = plain(dict(line))
         self.lines.append(clean)
         if self.folder:
             self.folder.append_metrics(clean)

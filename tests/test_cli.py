@@ -338,7 +338,7 @@ def test_being_stopped_after_training_tells_how_to_go_on(
     [
         (
             "trian",
-            "trian: expected one of train, evaluate, diagnose, compare, generate, report, list; did you mean train?",
+            "trian: expected one of train, evaluate, diagnose, localise, compare, generate, report, list; did you mean train?",
         ),
         ("train", "experiment: expected image-navigation"),
         ("train image-navigaton", "did you mean image-navigation?"),

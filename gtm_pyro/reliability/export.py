@@ -1,14 +1,13 @@
 """A diagnosis in a run folder: numbers in evaluation.json, arrays in posterior.nc, figures in figures/."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gtm_pyro.atomic import write_result
 from gtm_pyro.diagnostics import add_groups, read_groups
 from gtm_pyro.errors import RunFolderError
+from gtm_pyro.plain_json import write_json
 from gtm_pyro.reliability.advice import PREFIXES
 from gtm_pyro.reliability.diagnosis import Diagnosis
 from gtm_pyro.run_folder import RunFolder
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 DIAGNOSED_STEP = "diagnosed_step"  # which parameters a diagnosis is of
 GROUP = "diagnostics"
 
-Numbers = Mapping[str, float | None]
-
 
 def save_diagnosis(diagnosis: Diagnosis, folder: RunFolder, step: int) -> None:
     """Add the findings to what lies in a folder; those of other checks on the same parameters stay.
@@ -30,7 +27,7 @@ def save_diagnosis(diagnosis: Diagnosis, folder: RunFolder, step: int) -> None:
     """
     earlier, groups = _earlier(folder, step)
     others = {k: v for k, v in _read(folder).items() if not _is_diagnosis(k)}
-    _write(folder, {**others, **earlier, **diagnosis.numbers, DIAGNOSED_STEP: step})
+    write_json(folder.evaluation, {**others, **earlier, **diagnosis.numbers, DIAGNOSED_STEP: step})
     add_groups({**groups, **diagnosis.datasets()}, folder.posterior, replacing=GROUP)
     diagnosis.save_figures(folder.figures)
 
@@ -41,7 +38,7 @@ def diagnosis_kept(folder: RunFolder, step: int) -> Iterator[None]:
     numbers, groups = _earlier(folder, step)
     yield
     if numbers:
-        _write(folder, {**_read(folder), **numbers})
+        write_json(folder.evaluation, {**_read(folder), **numbers})
     if groups and folder.posterior.is_file():
         add_groups(groups, folder.posterior, replacing=GROUP)
 
@@ -67,8 +64,3 @@ def _read(folder: RunFolder) -> dict[str, float | None]:
     if not isinstance(numbers, dict):
         raise RunFolderError(f"{folder.evaluation}: expected an object of numbers and nulls")
     return numbers
-
-
-def _write(folder: RunFolder, numbers: Numbers) -> None:
-    plain = {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
-    write_result(folder.evaluation, (json.dumps(plain, indent=2) + "\n").encode())
