@@ -10,9 +10,10 @@ import torch
 
 from gtm_pyro import checkpoints
 from gtm_pyro.catalogue import import_class
-from gtm_pyro.config import Config, Experiment, experiments, read_experiment, read_run, resolve
+from gtm_pyro.config import Config, Experiment, resolve
 from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
 from gtm_pyro.evaluation import evaluate
+from gtm_pyro.experiment_files import experiments, read_experiment, read_run
 from gtm_pyro.fitting import first_line, resolve_device
 from gtm_pyro.run_folder import RunFolder
 

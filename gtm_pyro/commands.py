@@ -23,10 +23,11 @@ from gtm_pyro.command_inputs import (
     trained,
 )
 from gtm_pyro.comparison import compare
-from gtm_pyro.config import Experiment, experiments
+from gtm_pyro.config import Experiment
 from gtm_pyro.diagnostics import posterior, save_posterior
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.evaluation import Evaluation, evaluate
+from gtm_pyro.experiment_files import experiments
 from gtm_pyro.figures import save_figures
 from gtm_pyro.fitting import fit
 from gtm_pyro.generation import generate

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gtm_pyro.atomic import write_result
-from gtm_pyro.config import read_run
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.experiment_files import read_run
 from gtm_pyro.report import data_uri, read_evaluation
 from gtm_pyro.run_folder import RunFolder
 

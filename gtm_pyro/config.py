@@ -1,10 +1,9 @@
-"""Experiments: declared in YAML, overridden by dotted options, checked in full, and only then turned into objects."""
+"""Experiments: what YAML declares is overridden by dotted options, checked in full, and only then made."""
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from importlib.resources import files
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ import yaml
 
 from gtm_pyro.catalogue import class_path, did_you_mean, import_class, short_names
 from gtm_pyro.config_errors import describe
-from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
+from gtm_pyro.errors import ConfigError, GTMPyroError
+from gtm_pyro.experiment_files import Raw, parse_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from gtm_pyro.data import EpisodeData
     from gtm_pyro.episodes import Episodes
     from gtm_pyro.stages import LearningRates, Stage
-
-Raw = dict[str, Any]
 
 # arguments of data that name a file or a folder
 _PATHS = ("images", "directory")
@@ -136,45 +134,6 @@ FIELDS = {
 }
 
 
-def experiments() -> dict[str, str]:
-    """The experiments that come with the library, and the first line of each."""
-    found = {}
-    for path in files("gtm_pyro.experiments").iterdir():
-        if path.name.endswith(".yaml"):
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
-            found[path.name.removesuffix(".yaml")] = first.lstrip("# ").rstrip(". ")
-    return dict(sorted(found.items()))
-
-
-def read_experiment(name: str) -> Raw:
-    """What an experiment's YAML says: one of the library's by name, or a file of yours.
-
-    :raises ConfigError: there is no such experiment or file, or it is no YAML mapping.
-    """
-    if name in experiments():
-        return _parse_yaml(name, files("gtm_pyro.experiments").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    path = Path(name)
-    if not (path.suffix in (".yaml", ".yml") or path.is_file()):
-        known = experiments()
-        raise ConfigError(
-            f"experiment: expected {' or '.join(known)} or a YAML file, got {name!r}{did_you_mean(name, known)}"
-        )
-    return _read_yaml(path)
-
-
-def read_run(path: Path) -> Raw:
-    """The config.yaml of a run.
-
-    :raises RunFolderError: it is missing or cut short.
-    """
-    if not path.is_file():
-        raise RunFolderError(f"{path}: expected the config of a run, there is no such file")
-    try:
-        return _read_yaml(path)
-    except ConfigError as error:
-        raise RunFolderError(str(error)) from None
-
-
 def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
     """Check an experiment with its overrides, and fill in all defaults. Nothing is made yet.
 
@@ -212,7 +171,7 @@ def _data_types(*named: Any) -> Any:
     """Any class with the right members will do; to jsonargparse they are the classes that are named."""
     found = []
     for value in filter(None, named):
-        node = _parse_yaml("data", value) if isinstance(value, str) and value.startswith("{") else value
+        node = parse_yaml("data", value) if isinstance(value, str) and value.startswith("{") else value
         name = node.get("class_path", node) if isinstance(node, dict) else node
         found.append(import_class("data", class_path("data", str(name))))
     return reduce(or_, found) if found else Any
@@ -284,30 +243,8 @@ def _guarded(what: str, make: Callable[[], Any]) -> Any:
         return make()
     except (GTMPyroError, OSError):
         raise
-    except (TypeError, AttributeError, ValueError) as error:
+    except (TypeError, AttributeError, ValueError, AssertionError) as error:
         raise ConfigError(f"{what}: could not be made: {type(error).__name__}: {describe(error)}") from error
-
-
-def _read_yaml(path: Path) -> Raw:
-    try:
-        return _parse_yaml(str(path), path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: expected an experiment in YAML ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected an experiment in YAML, got a file that is no text") from None
-
-
-def _parse_yaml(source: str, text: str) -> Raw:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{source}: {where}not valid YAML: {problem}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{source}: expected the fields of an experiment, got {type(content).__name__}")
-    return content
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

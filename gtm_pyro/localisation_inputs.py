@@ -8,10 +8,11 @@ import torch
 
 from gtm_pyro.catalogue import import_class
 from gtm_pyro.command_inputs import all_held_out, trained
-from gtm_pyro.config import read_run, resolve
+from gtm_pyro.config import resolve
 from gtm_pyro.data.base import check_split
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.experiment_files import read_run
 from gtm_pyro.hypotheses import typical_move
 from gtm_pyro.localisation import RECOVERY_STEPS, check_can_localise, check_can_revisit, two_walks
 from gtm_pyro.run_folder import RunFolder
@@ -41,7 +42,7 @@ def localisation_inputs(folder: RunFolder, arguments: Namespace) -> Localisation
     check_split(arguments.split)
     slip = None if arguments.slip is None else _probability(arguments.slip)
     overrides = all_held_out(folder, arguments.overrides)
-    asked = {name: text for name, text in overrides.items() if name.partition(".")[0] == "guide"}
+    asked = _of_part("guide", overrides)
     own = {name: text for name, text in overrides.items() if name not in asked}
     check_can_revisit(import_class("data", resolve(read_run(folder.config), own)["data"]["class_path"]))
     finding = {} if "guide" in asked or "guide.class_path" in asked else {"guide": "ParticleGuide", **_DEFAULTS}
@@ -74,7 +75,7 @@ def localisation_inputs(folder: RunFolder, arguments: Namespace) -> Localisation
         _tell_of_slips(experiment.model, slip, second)
     names = ("num_episodes", "memorised_steps", "observed_steps", "seed", "split")
     settings = {name: getattr(arguments, name) for name in names}
-    settings |= {"kidnap": bool(arguments.kidnap), "slip": slip, "guide": finding, "data": _of_data(own)}
+    settings |= {"kidnap": bool(arguments.kidnap), "slip": slip, "guide": finding, "data": _of_part("data", own)}
     kidnapped = arguments.observed_steps if arguments.kidnap else None
     return LocalisationInputs(
         experiment.model, experiment.guide, mapping.guide, first, second, kidnapped, settings
@@ -100,5 +101,5 @@ def _probability(text: str) -> float:
     return value
 
 
-def _of_data(overrides: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in overrides.items() if name.partition(".")[0] == "data"}
+def _of_part(part: str, overrides: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in overrides.items() if name.partition(".")[0] == part}

@@ -1,9 +1,14 @@
 """What all tests share."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from command_cases import SMALL, Fails
+
+from gtm_pyro.cli import BAD_INPUT, main
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,3 +18,38 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six steps with seed 3, evaluated and reported; tests that write into it take ``copied``."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert main(["train", "image-navigation", "--out", str(out), "--seed", "3", *SMALL]) == 0
+    return out
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copied"))
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of training alone: the evaluation and the report take most of the time of a small run."""
+    from gtm_pyro import commands
+
+    monkeypatch.setattr(commands, "_finish", lambda *_: None)
+
+
+@pytest.fixture
+def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command that must fail: exit status 2, nothing on stdout, one line on stderr, which is returned."""
+
+    def call(*words: str) -> str:
+        capfd.readouterr()
+        assert main(words) == BAD_INPUT
+        out, err = capfd.readouterr()
+        assert out == "" and err.count("\n") == 1 and err.startswith("gtm-pyro: error: "), err
+        return err
+
+    return call

@@ -1,6 +1,7 @@
 """A training small enough for tests: 16 steps an episode, two episodes a batch, about 10 ms a step."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ STAGES = (
     Stage(8, batch_size=2, num_observed=8, num_predicted=8, reading=Reading("others", "all")),
     Stage(12, batch_size=2, num_observed=12, num_predicted=4, reading=Reading("predicted", 3)),
 )
+SHORT = STAGES[:1]
 TOTAL = 20
 DATA = ImageNavigation(cuts_per_image=4)
 
@@ -48,6 +50,11 @@ def at_step(step: int, action: Callable[[Episodes], Episodes | None]) -> HookedD
     """Data that calls ``action(episodes)`` in one step of a run with seed 0."""
     wanted = derived_seed(0, step - 1, Purpose.STEP)
     return HookedData(lambda seed, episodes: action(episodes) if seed == wanted else None)
+
+
+def stopping_at(step: int, signum: int = signal.SIGTERM) -> HookedData:
+    """Sends a signal to this process while a step is taken."""
+    return at_step(step, lambda _: os.kill(os.getpid(), signum))
 
 
 class QuickGTMSM(GTMSM):

@@ -2,32 +2,16 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_cases import Fails
 
-from gtm_pyro import cli
 from gtm_pyro.cli import main
 from gtm_pyro.comparison import compare
-from gtm_pyro.config import read_experiment, resolve
-
-Fails = Callable[..., str]
-
-
-@pytest.fixture
-def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
-    """Run a command that must fail: exit status 2, nothing on stdout, one line on stderr, which is returned."""
-
-    def call(*words: str) -> str:
-        capfd.readouterr()
-        assert main(words) == cli.BAD_INPUT
-        out, err = capfd.readouterr()
-        assert out == "" and err.count("\n") == 1 and err.startswith("gtm-pyro: error: "), err
-        return err
-
-    return call
+from gtm_pyro.config import resolve
+from gtm_pyro.experiment_files import read_experiment
 
 
 @pytest.fixture(scope="module")

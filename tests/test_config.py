@@ -8,10 +8,11 @@ import torch
 import yaml
 
 from gtm_pyro import errors
-from gtm_pyro.config import experiments, read_experiment, resolve
+from gtm_pyro.config import resolve
 from gtm_pyro.config_errors import describe
 from gtm_pyro.data import ImageNavigation
 from gtm_pyro.errors import ConfigError, GTMPyroError
+from gtm_pyro.experiment_files import experiments, read_experiment
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.stages import Stage
 
@@ -38,6 +39,10 @@ class MyData:
 
 class NoData:
     pass
+
+class Asserting(DeadReckoning):
+    def __init__(self, model):
+        assert False
 
 class Broken(DeadReckoning):
     def __init__(self, model):
@@ -166,6 +171,10 @@ def test_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "stages: expected a list in YAML, or the name of a YAML file that holds one, got nope.",
         ),
         ({"steps.x": "3"}, "steps: expected a whole number over 0"),
+        (
+            {"loss": "ReweightedWakeSleep", "loss.num_particles": "1"},
+            "could not be made: ValueError: Reweighted Wake Sleep needs to be run with more than one particle",
+        ),
         ({"loss": "Adam"}, "loss: expected the import path of a class (module.Class), got 'Adam'"),
         ({"evaluation.num_episods": "3"}, "evaluation.num_episods: no such field"),
         ({"evaluation.num_episodes": "0"}, "evaluation.num_episodes: expected a whole number of at least 1, got 0"),
@@ -183,6 +192,7 @@ def test_classes_of_ones_own_are_checked(my_classes: str) -> None:
     for overrides, message in (
         ({"guide": f"{my_classes}.MyGuide", "guide.strength": "x"}, "guide.strength: expected float, got x"),
         ({"guide": f"{my_classes}.MyGuide", "guide.nope": "x"}, "guide.nope: no such field"),
+        ({"guide": f"{my_classes}.Asserting"}, "guide: could not be made: AssertionError: not accepted"),
         ({"guide": f"{my_classes}.Broken"}, "guide: could not be made: TypeError: broken on purpose"),
         ({"data": f"{my_classes}.NoData"}, "data: expected a class with sample, action_names, action_dim"),
     ):

@@ -2,28 +2,22 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_cases import Fails
 from torch import Tensor
 
-from gtm_pyro import ImageNavigation, SavedEpisodes, WalledTranslation, fit
-from gtm_pyro.cli import BAD_INPUT, main
-from gtm_pyro.config import read_experiment, resolve
+from gtm_pyro import ImageNavigation, SavedEpisodes, WalledTranslation
+from gtm_pyro.cli import main
 from gtm_pyro.episodes import Episodes, save_shards
 from gtm_pyro.errors import ConfigError, EpisodesError, GTMPyroError
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide
 from gtm_pyro.localisation import Localisation, frames_until_found, localise, most_probable, two_walks
 from gtm_pyro.models import GTMSM
-from gtm_pyro.run_folder import RunFolder
-
-SMALL = {
-    "stages": "[{steps: 2, batch_size: 8, num_observed: 12, num_predicted: 4}]",
-    "data.cuts_per_image": "4",
-    "model.transition.initialise_gate": "false",
-}
 
 
 class OpenBox(WalledTranslation):
@@ -138,35 +132,32 @@ def test_bad_arguments_say_what_and_where(model: GTMSM, walks: tuple[Episodes, E
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unevaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped before its evaluation: localisation takes parameters alone."""
-    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "tiny")
-    config = resolve(read_experiment("image-navigation"), SMALL)
-    folder.config.write_text(config.yaml())
-    parts = config.build()
-    fit(parts.model, parts.guide, parts.data, stages=parts.stages, steps=2, out=folder.path)
-    return folder.path
+    folder = tmp_path_factory.mktemp("runs") / "unevaluated"
+    made_by_evaluation = ("evaluation*", "posterior.nc", "report.html", "figures")
+    return Path(shutil.copytree(run, folder, ignore=shutil.ignore_patterns(*made_by_evaluation)))
 
 
 FEW = ("--num_episodes", "2", "--memorised_steps", "40", "--observed_steps", "6", "--num_hypotheses", "8")
 
 
-def test_the_command_writes_numbers_and_a_figure(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (run / "config.yaml").read_bytes()
-    assert main(["localise", str(run), *FEW, "--kidnap", "--slip", "0.2"]) == 0
-    stored = json.loads((run / "localisation.json").read_text())
-    assert "recovered" in capsys.readouterr().out and (run / "config.yaml").read_bytes() == before
+def test_the_command_writes_numbers_and_a_figure(unevaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (unevaluated / "config.yaml").read_bytes()
+    assert main(["localise", str(unevaluated), *FEW, "--kidnap", "--slip", "0.2"]) == 0
+    stored = json.loads((unevaluated / "localisation.json").read_text())
+    assert "recovered" in capsys.readouterr().out and (unevaluated / "config.yaml").read_bytes() == before
     assert len(stored["localised_by_step"]) == 6 + 32 and stored["steps_after_kidnap"] == 32
-    assert stored["settings"]["slip"] == 0.2 and stored["step"] == 2
+    assert stored["settings"]["slip"] == 0.2 and stored["step"] == 6
     assert stored["settings"]["guide"]["guide.num_hypotheses"] == "8"
-    assert (run / "localisation.png").read_bytes().startswith(b"\x89PNG")
+    assert (unevaluated / "localisation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_repeats_itself_and_leaves_the_run_alone(run: Path, tmp_path: Path) -> None:
-    held = sorted(path.name for path in run.iterdir())
+def test_the_command_repeats_itself_and_leaves_the_run_alone(unevaluated: Path, tmp_path: Path) -> None:
+    held = sorted(path.name for path in unevaluated.iterdir())
     for name in ("a", "b"):
-        assert main(["localise", str(run), *FEW, "--guide.kidnap", "0.1", "--out", str(tmp_path / name)]) == 0
-    assert sorted(path.name for path in run.iterdir()) == held
+        assert main(["localise", str(unevaluated), *FEW, "--guide.kidnap", "0.1", "--out", str(tmp_path / name)]) == 0
+    assert sorted(path.name for path in unevaluated.iterdir()) == held
     texts = [(tmp_path / name / "localisation.json").read_text() for name in "ab"]
     assert texts[0] == texts[1] and "recovered" not in json.loads(texts[0])
 
@@ -182,12 +173,10 @@ def test_the_command_repeats_itself_and_leaves_the_run_alone(run: Path, tmp_path
     ],
 )
 def test_the_command_refuses_in_one_line(
-    run: Path, words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unevaluated: Path, words: tuple[str, ...], message: str, tmp_path: Path, fails: Fails
 ) -> None:
     data = ImageNavigation().sample(1, num_observed=8, num_predicted=4, seed=0)
     save_shards(data, tmp_path / "shards")
     words = tuple(str(tmp_path / word) if word == "shards" else word for word in words)
-    assert main(["localise", str(run), "--out", str(tmp_path / "out"), *words]) == BAD_INPUT
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and message in err
+    assert message in fails("localise", str(unevaluated), "--out", str(tmp_path / "out"), *words)
     assert not (tmp_path / "out").exists()

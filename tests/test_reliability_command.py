@@ -4,82 +4,58 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import xarray
+from command_cases import Fails
 
-from gtm_pyro import cli
 from gtm_pyro.cli import main
 from gtm_pyro.diagnostics import read_groups
 from gtm_pyro.episodes import Episodes, save_shards
 from gtm_pyro.reliability import CHECKS
 from gtm_pyro.reliability.advice import PREFIXES
 
-SMALL = (
-    "--stages", "[{steps: 2, batch_size: 8, num_observed: 12, num_predicted: 4}]", "--data.cuts_per_image", "4",
-    "--evaluation.num_episodes", "3", "--evaluation.num_observed", "24", "--evaluation.num_predicted", "12",
-    "--evaluation.posterior_episodes", "1", "--evaluation.posterior_samples", "2",
-)  # fmt: skip
 FEW = ("--draws", "100", "--simulations", "40")
-
-Fails = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, diagnosed; tests copy it before they change it."""
-    out = tmp_path_factory.mktemp("runs") / "first"
-    assert main(["train", "image-navigation", "--out", str(out), *SMALL]) == 0
-    shutil.copytree(out, out.parent / "undiagnosed")
-    assert main(["diagnose", str(out), *FEW]) == 0
-    return out
+def diagnosed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run with a diagnosis; tests copy it before they change it."""
+    folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("diagnosed") / "first"))
+    assert main(["diagnose", str(folder), *FEW]) == 0
+    return folder
 
 
 @pytest.fixture
-def copied(run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run, tmp_path / "copied"))
-
-
-@pytest.fixture
-def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
-    """Run a command that must fail: exit status 2, nothing on stdout, one line on stderr, which is returned."""
-
-    def call(*words: str) -> str:
-        capfd.readouterr()
-        assert main(words) == cli.BAD_INPUT
-        out, err = capfd.readouterr()
-        assert out == "" and err.count("\n") == 1 and err.startswith("gtm-pyro: error: "), err
-        return err
-
-    return call
+def copied(diagnosed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(diagnosed, tmp_path / "copied"))
 
 
 def numbers(folder: Path) -> dict[str, float | None]:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def test_a_diagnosis_is_added_to_the_run(run: Path) -> None:
-    before, after = numbers(run.parent / "undiagnosed"), numbers(run)
+def test_a_diagnosis_is_added_to_the_run(run: Path, diagnosed: Path) -> None:
+    before, after = numbers(run), numbers(diagnosed)
     assert after.items() >= before.items()
     added = after.keys() - before.keys()
     for prefix in PREFIXES.values():
         assert any(name.startswith(f"{prefix}_") for name in added)
     assert {"khat_median", "khat_share_above_0.7", "coverage_50", "coverage_90", "coverage_90_predicted"} <= added
     assert {"loo_pit_ks_p", "sbc_p_min", "interval_width_visited", "interval_coverage_unvisited"} <= added
-    assert after["diagnosed_step"] == 2 and all(isinstance(after[name], int | float | None) for name in added)
-    assert {f"{check}.png" for check in CHECKS} <= {path.name for path in (run / "figures").iterdir()}
-    text = (run / "report.html").read_text()
+    assert after["diagnosed_step"] == 6 and all(isinstance(after[name], int | float | None) for name in added)
+    assert {f"{check}.png" for check in CHECKS} <= {path.name for path in (diagnosed / "figures").iterdir()}
+    text = (diagnosed / "report.html").read_text()
     assert "<h2>Diagnostics</h2>" in text and "k-hat " in text and "90% regions hold the true position" in text
-    assert text.count("data:image/png") == 6 + (run.parent / "undiagnosed/report.html").read_text().count("image/png")
+    assert text.count("data:image/png") == 6 + (run / "report.html").read_text().count("image/png")
 
 
-def test_the_posterior_keeps_its_groups(run: Path) -> None:
+def test_the_posterior_keeps_its_groups(run: Path, diagnosed: Path) -> None:
     with (
-        xarray.open_datatree(run.parent / "undiagnosed" / "posterior.nc", engine="h5netcdf") as old,
-        xarray.open_datatree(run / "posterior.nc", engine="h5netcdf") as new,
+        xarray.open_datatree(run / "posterior.nc", engine="h5netcdf") as old,
+        xarray.open_datatree(diagnosed / "posterior.nc", engine="h5netcdf") as new,
     ):
         for name in old.children:
             xarray.testing.assert_identical(old[name].to_dataset().load(), new[name].to_dataset().load())
@@ -91,16 +67,16 @@ def test_the_posterior_keeps_its_groups(run: Path) -> None:
         assert found["khat"].attrs["advice"].startswith("k-hat")
 
 
-def test_checks_add_up_and_outlive_a_new_report(copied: Path, run: Path) -> None:
-    shutil.copy(run.parent / "undiagnosed" / "evaluation.json", copied)
-    shutil.copy(run.parent / "undiagnosed" / "posterior.nc", copied)
+def test_checks_add_up_and_outlive_a_new_report(copied: Path, run: Path, diagnosed: Path) -> None:
+    shutil.copy(run / "evaluation.json", copied)
+    shutil.copy(run / "posterior.nc", copied)
     for check in ("coverage", "unseen"):
         assert main(["diagnose", str(copied), "--checks", check, *FEW]) == 0
     assert main(["report", str(copied)]) == 0 and main(["evaluate", str(copied)]) == 0
     after = numbers(copied)
     assert "coverage_90" in after and "interval_width_ratio" in after and "khat_median" not in after
     # one check alone draws as among all others
-    assert after["coverage_90"] == numbers(run)["coverage_90"]
+    assert after["coverage_90"] == numbers(diagnosed)["coverage_90"]
     assert set(read_groups(copied / "posterior.nc", "diagnostics")) == {"diagnostics/coverage", "diagnostics/unseen"}
 
 
@@ -109,7 +85,7 @@ def test_a_diagnosis_of_other_parameters_is_dropped(copied: Path) -> None:
     (copied / "evaluation.json").write_text(json.dumps(stale))
     assert main(["diagnose", str(copied), "--checks", "coverage", *FEW]) == 0
     after = numbers(copied)
-    assert after["diagnosed_step"] == 2 and "coverage_90" in after and "khat_median" not in after
+    assert after["diagnosed_step"] == 6 and "coverage_90" in after and "khat_median" not in after
     assert set(read_groups(copied / "posterior.nc", "diagnostics")) == {"diagnostics/coverage"}
 
 
@@ -125,8 +101,8 @@ def test_another_guide_leaves_the_run_alone(copied: Path, tmp_path: Path, capsys
 
 
 def test_a_run_without_truth(copied: Path, tmp_path: Path, fails: Fails, capfd: pytest.CaptureFixture[str]) -> None:
-    actions = torch.eye(5)[torch.arange(8 * 40).view(8, 40) % 5]
-    save_shards(Episodes(torch.rand(8, 40, 3, 8, 8), actions, num_observed=24), tmp_path / "shards")
+    actions = torch.eye(5)[torch.arange(8 * 60).view(8, 60) % 5]
+    save_shards(Episodes(torch.rand(8, 60, 3, 8, 8), actions, num_observed=24), tmp_path / "shards")
     data = ["--data", "SavedEpisodes", "--data.directory", str(tmp_path / "shards")]
     message = "poses: expected true poses in the data for coverage, this data has none"
     assert message in fails("diagnose", str(copied), "--checks", "coverage", *data)

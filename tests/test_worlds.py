@@ -9,11 +9,12 @@ from scipy import stats
 from torch import Tensor
 from world_cases import FIELDS, MOVES, digest, draw, five_errors, noise_images, poses_of, views, worlds_of
 
-from gtm_pyro.config import read_experiment, resolve
+from gtm_pyro.config import resolve
 from gtm_pyro.data import ImageNavigation, SavedEpisodes, Split, walks
 from gtm_pyro.data.disturbances import other_cells
 from gtm_pyro.episodes import Episodes, save_shards
 from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.experiment_files import read_experiment
 
 
 @pytest.fixture(scope="module")

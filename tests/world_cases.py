@@ -16,11 +16,21 @@ MOVES = walks.displacements().float()
 FIELDS = ("frames", "actions", "poses", "worlds")
 
 
-def noise_images(folder: Path) -> str:
-    """Eight pictures of noise: no two views are alike, and no decoder rounds them in its own way."""
+def save_images(folder: Path, number: int, size: tuple[int, int] = (40, 50)) -> list[np.ndarray]:
+    """Pictures of noise: no two views are alike, and no decoder rounds them in its own way.
+
+    :param size: (height, width).
+    """
     rng = np.random.default_rng(0)
-    for i in range(8):
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)).save(folder / f"{i}.png")
+    pictures = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for _ in range(number)]
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    return pictures
+
+
+def noise_images(folder: Path) -> str:
+    """A folder with eight of them."""
+    save_images(folder, 8)
     return str(folder)
 
 

@@ -1,8 +1,8 @@
 """Always the same episodes."""
 
-import torch
+from typing import Any
 
-from gtm_pyro.data.base import EpisodeData, Split, check_whole
+from gtm_pyro.data.base import EpisodeData, check_whole
 from gtm_pyro.episodes import Episodes
 
 
@@ -30,22 +30,9 @@ class FixedEpisodes:
     def frame_shape(self) -> tuple[int, int, int]:
         return self.data.frame_shape
 
-    def sample(
-        self,
-        batch_size: int,
-        *,
-        num_observed: int,
-        num_predicted: int,
-        seed: int,
-        split: Split = "train",
-        device: torch.device | str = "cpu",
-    ) -> Episodes:
-        """As of the other source, whatever the seed; the splits stay apart."""
-        return self.data.sample(
-            batch_size,
-            num_observed=num_observed,
-            num_predicted=num_predicted,
-            seed=self.seed,
-            split=split,
-            device=device,
-        )
+    def sample(self, batch_size: int, *, seed: int, **asked: Any) -> Episodes:
+        """As of the other source, whatever the seed; the splits stay apart.
+
+        :param asked: the other arguments of :meth:`EpisodeData.sample`.
+        """
+        return self.data.sample(batch_size, seed=self.seed, **asked)
