@@ -93,7 +93,20 @@ class FusedPath(TorchDistribution):
         noise = self.scale.unsqueeze(-1) * torch.randn(shape, dtype=self.target.dtype, device=self.target.device)
         inputs = self._inputs.expand(*shape[:-1], -1)
         first = self._fuse(self.start, inputs[..., 0, :]) + noise[..., 0, :]
-        return unroll(self._step, first, inputs, noise)
+        return unroll(self._step, first, inputs, noise, sequential=self._sequential)
+
+    def _sequential(self, start: Tensor, inputs: Tensor, noise: Tensor) -> Tensor:
+        *batch, time, dim = noise.shape
+        rows = inputs.reshape(-1, time, inputs.shape[-1])
+        gain, target = rows[..., -dim - 1 : -dim], rows[..., -dim:]
+        step = self.transition.stepping(rows[..., : self.transition.action_dim])
+        # s_t = (1 - gain) f + (gain target + noise), in one call after f
+        trust = (1 - gain).transpose(0, 1).contiguous().unbind(0)
+        rest = (gain * target + noise.reshape(-1, time, dim)).transpose(0, 1).contiguous().unbind(0)
+        path = [start.reshape(-1, dim)]
+        for t in range(1, time):
+            path.append(torch.addcmul(rest[t], trust[t], step(path[-1], t)))
+        return torch.stack(path, 1).reshape(*batch, time, dim)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -126,18 +139,18 @@ def smoothing_path(transition: Transition, steps: Steps, start: Tensor, start_va
     the Rauch-Tung-Striebel smoother as a forward chain. Arguments as of :func:`filtering_path`.
     """
     own = steps.evidence.reciprocal()
-    moves = transition.loc(steps.states[..., :-1, :], steps.actions[..., 1:, :]) - steps.states[..., :-1, :]
-    precision, mean = [own[..., -1]], [steps.target[..., -1, :]]
+    precision, share = [own[..., -1]], [torch.zeros_like(own[..., -1])]
     for t in range(own.shape[-1] - 2, -1, -1):
         later = precision[-1] / (1 + steps.variance[..., t + 1] * precision[-1])
-        total = own[..., t] + later
-        share = torch.where(total > 0, later / total.clamp_min(torch.finfo(total.dtype).tiny), 0.0).unsqueeze(-1)
-        back = mean[-1] - moves[..., t, :]
-        mean.append(steps.target[..., t, :] + share * (back - steps.target[..., t, :]))
-        precision.append(total)
-    return _fused(
-        transition, steps, start, start_variance, torch.stack(precision[::-1], -1), torch.stack(mean[::-1], -2)
-    )
+        precision.append(own[..., t] + later)
+        share.append(later / precision[-1].clamp_min(torch.finfo(later.dtype).tiny))
+    # backwards in time, mean_t = share_t (mean_{t+1} - move_{t+1}) + (1 - share_t) target_t
+    back = torch.stack(share, -1).unsqueeze(-1)
+    moves = transition.loc(steps.states[..., :-1, :], steps.actions[..., 1:, :]) - steps.states[..., :-1, :]
+    still = torch.zeros_like(moves[..., :1, :])
+    rest = (1 - back) * steps.target.flip(-2) - back * torch.cat([still, moves.flip(-2)], -2)
+    mean = unroll(torch.mul, rest[..., 0, :], back, rest).flip(-2)
+    return _fused(transition, steps, start, start_variance, torch.stack(precision[::-1], -1), mean)
 
 
 def _fused(

@@ -1,7 +1,9 @@
 """What a frame's content says about where it was taken: entries of a memory, or steps, that look the same."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,40 +50,106 @@ class Landmarks:
             )
 
 
+class Sights(NamedTuple):
+    """The encodings q(z | x) of the frames of episodes, each distinct frame of an episode once.
+
+    :ivar loc: means, ``(batch, U, latent_dim)``, in the order in which they are first seen; rows after the last one of
+        an episode repeat others.
+    :ivar scale: standard deviations, same shape.
+    :ivar number: which of them each step sees, ``(batch, T)`` int64.
+    """
+
+    loc: Tensor
+    scale: Tensor
+    number: Tensor
+
+    @property
+    def each(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every step's, ``(batch, T, latent_dim)``."""
+        return _take(self.loc, self.number), _take(self.scale, self.number)
+
+    @property
+    def first(self) -> Tensor:
+        """The step at which each is first seen, ``(batch, U)``; the last step for those that are not."""
+        return _first_steps(self.number, self.loc.shape[-2])
+
+
 @torch.no_grad()
-def resembling_steps(loc: Tensor, scale: Tensor, num_neighbors: int = 1, alias: float = 1e-4) -> Landmarks:
-    """The earlier steps of an episode whose frames resemble each step's.
+def look(statistics: Callable[[Tensor], dict[str, Tensor]], frames: Tensor) -> Sights:
+    """Encode ``frames`` ``(batch, T, C, H, W)``, on a CPU each distinct frame of an episode only once.
+
+    :param statistics: frames to "loc" and "scale" of q(z | x).
+    """
+    batch, steps = frames.shape[:2]
+    number = distinct_frames(frames)
+    first = _first_steps(number, int(number.max()) + 1 if frames.device.type == "cpu" else steps)
+    new = number.gather(1, first) == torch.arange(first.shape[1], device=frames.device)
+    flat = first + steps * torch.arange(batch, device=frames.device).unsqueeze(1)
+    q = statistics(frames.flatten(0, 1)[flat[new]])
+    row = new.flatten().cumsum(0).sub(1).view_as(first)
+    return Sights(q["loc"][row], q["scale"][row], number)
+
+
+def distinct_frames(frames: Tensor) -> Tensor:
+    """Numbers ``(batch, T)`` that are equal, in an episode, where frames ``(batch, T, ...)`` are, in order of sight.
+
+    Frames are told apart by two random projections, and then compared. On an accelerator, which would have to wait for
+    it, every frame counts as another one.
+    """
+    batch, steps = frames.shape[:2]
+    time = torch.arange(steps, device=frames.device).expand(batch, -1)
+    if frames.device.type != "cpu" or frames.dtype != torch.float32:
+        return time
+    flat = frames.flatten(0, 1).flatten(1)
+    generator = torch.Generator(flat.device).manual_seed(0)
+    projected = (
+        (flat @ torch.randn(flat.shape[1], 2, generator=generator, device=flat.device, dtype=flat.dtype))
+        .view(torch.int64)
+        .view(batch, steps)
+    )
+    hashed = projected + torch.arange(batch, device=flat.device).unsqueeze(1)  # other numbers in other episodes
+    found = hashed.flatten().unique(return_inverse=True)[1]
+    index = torch.arange(len(found), device=flat.device)
+    first = torch.full_like(index, len(found)).scatter_reduce_(0, found, index, "amin")[found]
+    if not torch.equal(flat.index_select(0, first), flat):
+        return time  # different frames of one hash
+    new = (first == index).view(batch, steps)
+    return new.cumsum(1).sub(1).flatten()[first].view(batch, steps)
+
+
+@torch.no_grad()
+def resembling_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
+    """The earlier step of an episode whose frame resembles each step's most.
 
     Two frames resemble each other as far as one place explains both encodings better than the episode at large:
     log N(mu_t; mu_i, noise (sigma_t² + sigma_i²)) - log N(mu_t; mean, sigma_t² + variance of z), at most
     log(1 / alias). Two looks at one place differ by less than the posteriors are wide, not at all where frames have no
     noise: ``noise`` is read off the pairs of an episode that are nearest, see :func:`look_noise`.
 
-    :param loc: mu, the means of q(z_t | x_t), ``(*batch, T, latent_dim)``.
-    :param scale: sigma, their standard deviations, same shape.
-    :param num_neighbors: K, how many steps are looked at, the nearest in z.
     :param alias: the share of places that look like another one by chance, in (0, 1): it bounds what a look can prove.
     """
-    steps = loc.shape[-2]
-    num_neighbors = min(num_neighbors, steps)
-    distance = _squared_distances(loc).masked_fill(
-        torch.ones(steps, steps, dtype=torch.bool, device=loc.device).triu(), torch.inf
-    )
-    if num_neighbors == 1:
-        index = distance.argmin(-1, keepdim=True)
-    else:
-        index = distance.topk(num_neighbors, largest=False).indices
-    near = _take(loc, index), _take(scale, index)
-    earlier = torch.arange(steps, device=loc.device).unsqueeze(-1) > index
-    noise = look_noise(_deviation(loc, scale, *near)[..., 1:, 0])
-    weight = _log_resemblance(loc, scale, *near, *_moments(loc, scale), noise[..., None, None, None], alias)
-    return Landmarks(weight.masked_fill(~earlier, -torch.inf), torch.zeros_like(loc[..., 0]), index=index)
+    loc, scale, number = sights
+    sizes, first = loc.shape[-2], sights.first
+    # a frame that was seen before resembles itself most; another one, one that was first seen earlier
+    distance = _squared_distances(loc)
+    later = torch.ones(sizes, sizes, dtype=torch.bool, device=loc.device).triu()
+    nearest = distance.masked_fill_(later, torch.inf).argmin(-1)
+    again = first.gather(1, number) < torch.arange(number.shape[1], device=loc.device)
+    index = first.gather(1, torch.where(again, number, nearest.gather(1, number)))
+    near = _take(loc, nearest).unsqueeze(-2), _take(scale, nearest).unsqueeze(-2)
+    own = loc.unsqueeze(-2), scale.unsqueeze(-2)
+    deviation = _deviation(loc, scale, *near).squeeze(-1).gather(1, number).masked_fill(again, 0.0)
+    noise = look_noise(deviation[:, 1:])[..., None, None, None]
+    share = torch.zeros_like(loc[..., 0]).scatter_add_(1, number, torch.ones_like(number, dtype=loc.dtype))
+    moments = _moments(loc, scale, share / number.shape[1])
+    new, old = (_log_resemblance(loc, scale, *them, *moments, noise, alias).squeeze(-1) for them in (near, own))
+    weight = torch.where(again, old.gather(1, number), new.gather(1, number))
+    weight[:, 0] = -torch.inf
+    return Landmarks(weight.unsqueeze(-1), torch.zeros_like(weight), index=index.unsqueeze(-1))
 
 
 @torch.no_grad()
-def resembling_entries(
-    loc: Tensor, scale: Tensor, memory: SpatialMemory, num_neighbors: int = 8, alias: float = 1e-4
-) -> Landmarks:
+def resembling_entries(sights: Sights, memory: SpatialMemory, num_neighbors: int = 8, alias: float = 1e-4) -> Landmarks:
     """The entries of a known memory whose content resembles each frame's; see :func:`resembling_steps`.
 
     The memory is looked up by content: a second memory, whose keys are the encodings. Where it is large, the search is
@@ -89,6 +157,7 @@ def resembling_entries(
 
     :param memory: keys ``(*batch, N, state_dim)``, values "loc" and "scale".
     """
+    loc, scale = sights.each
     stored = {name: value.squeeze(-3) for name, value in memory.values.gather(None).items()}
     keys = memory.keys.expand(*stored["loc"].shape[:-1], memory.keys.shape[-1])
     content = content_memory(stored["loc"]).write(stored["loc"], {**stored, "position": keys})
@@ -121,23 +190,31 @@ def content_memory(encodings: Tensor) -> SpatialMemory:
     return SpatialMemory(backend="faiss_hnsw" if large else "torch" if encodings.shape[-2] < 1024 else "auto")
 
 
+def _first_steps(number: Tensor, size: int) -> Tensor:
+    time = torch.arange(number.shape[1], device=number.device).expand_as(number)
+    first = torch.full((len(number), size), number.shape[1] - 1, device=number.device)
+    return first.scatter_reduce_(1, number, time, "amin")
+
+
 def _squared_distances(loc: Tensor) -> Tensor:
-    """(*batch, T, T), by a matrix product of centred encodings: near zero it is only as exact as float32."""
+    """(batch, U, U), by a matrix product of centred encodings: near zero it is only as exact as float32."""
     centred = loc - loc.mean(-2, keepdim=True)
     square = centred.square().sum(-1)
-    return square.unsqueeze(-1) + square.unsqueeze(-2) - 2 * centred @ centred.mT
+    return (square.unsqueeze(-1) + square.unsqueeze(-2)).baddbmm_(centred, centred.mT, alpha=-2)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    """values (*batch, T, D) at steps ``index`` (*batch, T, K), as (*batch, T, K, D)."""
-    flat = index.flatten(-2).unsqueeze(-1).expand(*index.shape[:-2], -1, values.shape[-1])
-    return values.gather(-2, flat).reshape(*index.shape, values.shape[-1])
+    """values (batch, U, D) at ``index`` (batch, T), as (batch, T, D)."""
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-def _moments(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of z at large, (*batch, 1, latent_dim)."""
-    variance = loc.var(-2, correction=0, keepdim=True) + scale.square().mean(-2, keepdim=True)
-    return loc.mean(-2, keepdim=True), variance
+def _moments(loc: Tensor, scale: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of z at large, (*batch, 1, latent_dim); ``share`` of each encoding, (*batch, U)."""
+    if share is None:
+        share = torch.full_like(loc[..., 0], 1 / loc.shape[-2])
+    share = share.unsqueeze(-2)
+    mean = share @ loc
+    return mean, share @ ((loc - mean).square() + scale.square())
 
 
 def _deviation(loc: Tensor, scale: Tensor, near_loc: Tensor, near_scale: Tensor) -> Tensor:

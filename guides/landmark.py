@@ -14,9 +14,14 @@ class LandmarkCorrected(TrackingGuide):
     g_t is 0 and ã_t is a_t: dead reckoning. A look-alike at the wrong place (perceptual aliasing) has to outweigh the
     action's probability, and what is written to the map while lost is not final: a hypothesis that explains later
     frames better brings its own map.
+
+    In training mode all frames are known, and the path is that of :class:`Smoothing`. Learnt from estimates that do not
+    know yet that a move was lost, the walls close in: such runs lost the map.
     """
 
     def path(self, episodes: Episodes) -> FusedPath:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+        if self.training:
+            return self.smoothed(episodes)
         steps = self.hypotheses(episodes).online
         return filtering_path(self.model.transition, steps.unsqueeze(1), *self.start(episodes))

@@ -1,7 +1,7 @@
 """Smoothing: later loop closures correct the earlier path, and with it the memory's keys."""
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.fused_paths import FusedPath, smoothing_path
+from gtm_pyro.fused_paths import FusedPath
 from gtm_pyro.guides.spatial import TrackingGuide
 
 
@@ -14,6 +14,4 @@ class Smoothing(TrackingGuide):
 
     def path(self, episodes: Episodes) -> FusedPath:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
-        found = self.hypotheses(episodes)
-        steps = found.steps.pick(found.log_weight.argmax(-1, keepdim=True))
-        return smoothing_path(self.model.transition, steps, *self.start(episodes))
+        return self.smoothed(episodes)

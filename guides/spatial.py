@@ -7,6 +7,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.fused_paths import FusedPath, smoothing_path
 from gtm_pyro.hypotheses import Hypotheses, HypothesisSearch
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.programs import GuidedModel
@@ -54,7 +55,7 @@ class TrackingGuide(SpatialGuide):
         self,
         model: GuidedModel,
         num_hypotheses: int = 256,
-        training_hypotheses: int = 8,
+        training_hypotheses: int = 32,
         kidnap: float = 0.0,
         memory: SpatialMemory | None = None,
         anywhere: bool = False,
@@ -76,3 +77,10 @@ class TrackingGuide(SpatialGuide):
         search = self.training_search if self.training else self.search
         start, variance = (values.squeeze(1) for values in self.start(episodes))
         return search(self.model.transition, episodes.actions, landmarks, start, variance, self.anywhere)
+
+    def smoothed(self, episodes: Episodes) -> FusedPath:
+        """The whole past of the hypothesis that explains all frames best: batch shape ``(batch, 1)``.
+
+        Along it, landmarks of later frames reach back as Gaussian messages.
+        """
+        return smoothing_path(self.model.transition, self.hypotheses(episodes).best, *self.start(episodes))

@@ -11,7 +11,7 @@ from torch import Tensor
 from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
-from gtm_pyro.landmarks import Landmarks, resembling_entries, resembling_steps
+from gtm_pyro.landmarks import Landmarks, look, resembling_entries, resembling_steps
 from gtm_pyro.memory import DeferredValues, SpatialMemory
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.priors import MixturePrior
@@ -98,13 +98,8 @@ class GTMSM(PyroModule):
 
         :param frames: ``(batch, time, C, H, W)``.
         """
-        with torch.no_grad():
-            q = self.encoder.statistics(frames)
-        return (
-            resembling_steps(q["loc"], q["scale"])
-            if memory is None
-            else resembling_entries(q["loc"], q["scale"], memory)
-        )
+        sights = look(self.encoder.statistics, frames)
+        return resembling_steps(sights) if memory is None else resembling_entries(sights, memory)
 
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
         reading = reading or self.reading

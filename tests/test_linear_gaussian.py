@@ -205,7 +205,7 @@ def draw_weights(model: LinearGaussian, guide: object, episodes: Episodes, draws
 def test_the_elbo_is_a_bound(guide_class: type, gain: float) -> None:
     """One-sided at 5 standard errors, for three episodes: a sound guide fails for one seed in a million."""
     model, episodes = twin(gain)
-    total = draw_weights(model, guide_class(model), episodes, 400)
+    total = draw_weights(model, guide_class(model).eval(), episodes, 400)
     error = total.std(0) / math.sqrt(len(total))
     assert bool((total.mean(0) <= model.log_evidence(episodes) + 5 * error + 1e-4).all())
 
@@ -215,7 +215,7 @@ def test_the_elbo_is_a_bound(guide_class: type, gain: float) -> None:
 def test_every_guide_is_exact_where_frames_say_nothing(guide_class: type) -> None:
     """Then the posterior is the path that the actions give, and every draw has the same weight."""
     model, episodes = twin(gain=0.0)
-    total = draw_weights(model, guide_class(model), episodes, 5)
+    total = draw_weights(model, guide_class(model).eval(), episodes, 5)
     assert torch.allclose(total, model.log_evidence(episodes).expand_as(total), atol=1e-4)
 
 
@@ -226,7 +226,15 @@ def test_smoothing_attains_the_evidence_in_every_draw(guide_class: type) -> None
     total = draw_weights(model, guide_class(model), episodes, 10)
     assert torch.allclose(total, model.log_evidence(episodes).expand_as(total), atol=1e-4)
     # not so for guides that cannot look ahead: the test above could pass by comparing nothing
-    assert float((draw_weights(model, LandmarkCorrected(model), episodes, 10) - total).abs().max()) > 0.1
+    assert float((draw_weights(model, LandmarkCorrected(model).eval(), episodes, 10) - total).abs().max()) > 0.1
+
+
+@torch.no_grad()
+def test_landmark_correction_learns_in_hindsight() -> None:
+    """In training mode it is the smoother, which attains the evidence."""
+    model, episodes = twin(steps=20)
+    total = draw_weights(model, LandmarkCorrected(model).train(), episodes, 10)
+    assert torch.allclose(total, model.log_evidence(episodes).expand_as(total), atol=1e-4)
 
 
 @pytest.mark.parametrize("guide_class", [DeadReckoning, LandmarkCorrected])
@@ -277,7 +285,7 @@ def test_particles_are_the_exact_filter() -> None:
 @torch.no_grad()
 def test_landmark_correction_is_exact_for_one_step() -> None:
     model, episodes = twin(steps=1)
-    total = draw_weights(model, LandmarkCorrected(model), episodes, 10)
+    total = draw_weights(model, LandmarkCorrected(model).eval(), episodes, 10)
     assert torch.allclose(total, model.log_evidence(episodes).expand_as(total), atol=1e-4)
 
 
@@ -285,7 +293,7 @@ def test_landmark_correction_is_exact_for_one_step() -> None:
 def test_landmark_correction_has_the_exact_conditionals() -> None:
     """q(s_t | s_{t-1}, a_t, x_t) is proportional to p(s_t | s_{t-1}, a_t) p(x_t | s_t)."""
     model, episodes = twin()
-    path = LandmarkCorrected(model).path(episodes)
+    path = LandmarkCorrected(model).eval().path(episodes)
     s = torch.randn(3, 7, 2, dtype=torch.float64)
     noise = float(model.memory_scale**2 + model.frame_scale**2)
     seen = (episodes.frames.flatten(-3) - model.offset) @ model.columns * model.gain / noise

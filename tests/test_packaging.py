@@ -40,7 +40,7 @@ def test_every_data_file_is_packaged() -> None:
     assert packaged
     for folder in folders.values():
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix not in (".py", ".pyc"):
+            if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__":
                 assert path in packaged, f"{path} is in no pattern of package-data"
 
 

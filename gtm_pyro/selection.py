@@ -1,0 +1,200 @@
+"""Parts of the search over hypotheses that know nothing of landmarks, compiled: which continuations are kept.
+
+Indices and sizes: hypothesis n, N; continuation c, C; coordinate d, D; place p, P; episode B, time T.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numba import njit
+
+Array = np.ndarray[Any, np.dtype[Any]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+# of the heaviest hypotheses one is the best
+LEADERS = 8
+
+
+def compiled(function: F, **options: Any) -> F:
+    """``function`` as machine code, made in its first call and kept in a cache beside its file.
+
+    The cache follows changes of that file alone: touch the file of a caller after a change here.
+    """
+    options.update(nogil=True, error_model="numpy")
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder that a cache can be written to
+        return njit(**options)(function)
+
+
+def inlined(function: F) -> F:
+    """``function`` as a part of those that call it, where the ranges of its indices are known."""
+    return compiled(function, inline="always")
+
+
+@inlined
+def log_add(x: float, y: float) -> float:
+    top = max(x, y)
+    return top if top == -np.inf else top + math.log1p(math.exp(min(x, y) - top))
+
+
+@compiled
+def name_places(alike: Array, nearest: Array) -> tuple[Array, Array]:
+    """The place of each frame, a number, and how many places were known before it; all (B, T)."""
+    label, found = np.zeros(alike.shape, np.int64), np.zeros(alike.shape, np.int64)
+    for b in range(alike.shape[0]):
+        count = 1
+        for t in range(1, alike.shape[1]):
+            found[b, t] = count
+            if alike[b, t]:
+                label[b, t] = label[b, nearest[b, t]]
+            else:
+                label[b, t] = count
+                count += 1
+    return label, found
+
+
+@inlined
+def merge(q: Array, b: int, n: int, log_prior: Array, share: Array, tolerance: float, out: Array, gone: Array) -> None:
+    """Continuations of a hypothesis that lead to the same place, at a wall for instance, are one: the likeliest.
+
+    :param q: where they lead, ``q[b, n]`` (C, D).
+    :param share: exp of their ``log_prior`` (C,).
+    :param out: their log probability, ``out[n]`` (C,), written.
+    :param gone: (C,), overwritten.
+    """
+    options, dim = q.shape[2:]
+    gone[:] = False
+    for c in range(options):
+        out[n, c] = share[c]
+    for c in range(options):
+        for other in range(c + 1, options):
+            distance = 0.0
+            for d in range(dim):
+                distance += (np.float64(q[b, n, c, d]) - np.float64(q[b, n, other, d])) ** 2
+            if distance < tolerance:
+                out[n, c] += share[other]
+                out[n, other] += share[c]
+                gone[c if share[other] > share[c] else other] = True
+    for c in range(options):
+        if gone[c]:
+            out[n, c] = -np.inf
+        else:
+            out[n, c] = math.log(out[n, c]) if out[n, c] > share[c] else log_prior[c]
+
+
+@inlined
+def join(weight: Array, heaviest: Array, states: Array, b: int, first: int, dim: int, tolerance: float) -> None:
+    """Hypotheses at the same place of a fixed map have the same future: the heaviest stands for all of them.
+
+    :param weight: (N,), of which the others' become 0; ``heaviest`` (N,) is overwritten.
+    :param states: ``states[b, :, first : first + dim]`` are the positions.
+    """
+    heaviest[:] = weight
+    for n in range(len(weight)):
+        for other in range(n if weight[n] > 0 else 0):
+            if weight[other] == 0:
+                continue
+            distance = 0.0
+            for d in range(first, first + dim):
+                distance += (states[b, n, d] - states[b, other, d]) ** 2
+            if distance < tolerance:
+                if heaviest[n] > heaviest[other]:
+                    weight[n], weight[other] = weight[n] + weight[other], 0.0
+                else:
+                    weight[n], weight[other] = 0.0, weight[n] + weight[other]
+                break
+
+
+@inlined
+def replace_smallest(heap: Array, value: float) -> None:
+    """Put ``value`` in place of the smallest of a binary heap, its first."""
+    i = 0
+    while 2 * i + 1 < len(heap):
+        child = 2 * i + 1
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = value
+
+
+@inlined
+def keep(score: Array, threshold: float, parents: Array, b: int, pick: Array, later: Array) -> None:
+    """Parent and continuation of each of the N heaviest of ``score`` (N, C); what is left over keeps no weight.
+
+    The first child keeps its parent's place in the arrays, so that few maps are copied.
+
+    :param threshold: the N-th largest score; -inf where there are fewer.
+    """
+    size, options = score.shape
+    ties = size if threshold > -np.inf else 0
+    for n in range(size):
+        parents[b, n] = -1
+        for c in range(options):
+            ties -= score[n, c] > threshold
+    waiting = 0
+    for n in range(size):
+        for c in range(options):
+            if not score[n, c] > threshold:
+                if score[n, c] < threshold or ties <= 0:
+                    continue
+                ties -= 1
+            if parents[b, n] < 0:
+                parents[b, n], pick[n] = n, c
+            else:
+                later[waiting] = n * options + c
+                waiting += 1
+    # children beyond the first move in where a parent died out
+    moved = 0
+    for n in range(size):
+        if parents[b, n] < 0 and moved < waiting:
+            parents[b, n], pick[n] = later[moved] // options, later[moved] % options
+            moved += 1
+        elif parents[b, n] < 0:
+            parents[b, n], pick[n] = n, 0
+
+
+@inlined
+def best_hypothesis(weight: Array, used: Array, states: Array, b: int, first: int, dim: int, radius: float) -> int:
+    """A leader where the most weight is, not the heaviest hypothesis: many may agree on where the agent is.
+
+    :param used: (N,), overwritten.
+    :param states: ``states[b, :, first : first + dim]`` are the positions.
+    """
+    best, most = 0, -1.0
+    used[:] = False
+    for _ in range(min(LEADERS, len(weight))):
+        leader = -1
+        for n in range(len(weight)):
+            if not used[n] and (leader < 0 or weight[n] > weight[leader]):
+                leader = n
+        used[leader] = True
+        mass = 1e-9 * weight[leader]
+        for n in range(len(weight)):
+            distance = 0.0
+            for d in range(first, first + dim):
+                distance += (states[b, n, d] - states[b, leader, d]) ** 2
+            if distance < radius:
+                mass += weight[n]
+        if mass > most:
+            best, most = leader, mass
+    return best
+
+
+@compiled
+def lineages(parents: Array, last: Array) -> Array:
+    """The numbers that the last hypotheses ``last`` (B, M) had at each step, (B, M, T), from ``parents`` (T, B, N)."""
+    batch, size = last.shape
+    numbers = np.empty((batch, size, len(parents)), np.int64)
+    for b in range(batch):
+        for m in range(size):
+            n = last[b, m]
+            for t in range(len(parents) - 1, -1, -1):
+                numbers[b, m, t] = n
+                n = parents[t, b, n]
+    return numbers
