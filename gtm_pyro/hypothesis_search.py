@@ -116,8 +116,9 @@ class Search:
             q[:, 1 : 1 + few] = np.take_along_axis(self.position[:, 0], order[..., None], 1)
             before[:, 1 : 1 + few, LOG_WEIGHT] = np.take_along_axis(self.weight[:, 0], order, 1)
         first = q[:, :, None].astype(self.s.dtype)
-        still: tuple[Any, ...] = np.zeros((self.batch, 1, 1)), 0.0, 0.0, self.slip_noise, 0.0, self.same
-        advance(0, first, *still, self.record, self.parents, self.best, self.s, *self.landmarks, *self.maps)
+        still = np.zeros((self.batch, 1, 1)), 0.0, 0.0, self.slip_noise, 0.0, self.same
+        arrays: tuple[Any, ...] = *still, self.record, self.parents, self.best, self.s, *self.landmarks, *self.maps
+        advance(0, first, *arrays)
         self.record[0, ..., VARIANCE] = self.noise
 
     def run(self) -> None:

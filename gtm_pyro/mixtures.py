@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Categorical, constraints
 
 _LOG_TWO_PI = math.log(2 * math.pi)
+_VOTERS = 8
 
 
 class _MixtureLogits(constraints.Constraint):
@@ -44,7 +45,7 @@ def _wide(value: Tensor) -> Tensor:
 
 
 class Heaviest(NamedTuple):
-    """The component of the largest weight: ``component`` (*batch) int64, ``loc`` and ``scale`` (*batch, D)."""
+    """One component: ``component`` (*batch) int64, ``loc`` and ``scale`` (*batch, D)."""
 
     component: Tensor
     loc: Tensor
@@ -118,12 +119,23 @@ class NormalMixture(TorchDistribution):
 
     @property
     def heaviest(self) -> Heaviest:
-        """The component of the largest weight, the first of several; a background only where it is alone."""
-        index = self.logits.argmax(-1)
+        """The component of the largest weight where most weight agrees; a background only where it is alone.
+
+        Components agree as far as they overlap, o_kj = exp(-1/2 sum_d (loc_kd - loc_jd)^2 / (scale_kd^2 + scale_jd^2)).
+        Of the 8 largest weights, k = argmax_k sum_j w_j o_kj is where most agree, and argmax_j w_j o_kj is returned, the
+        first of several: memory entries of one place outvote one that was written there by mistake.
+        """
+        logits = self.logits[..., :-1] if self.background else self.logits
+        order = logits.expand(*self.batch_shape, -1).sort(dim=-1, descending=True, stable=True)
+        voter, weight = (x[..., :_VOTERS].movedim(-1, 0) for x in (order.indices, order.values.softmax(-1)))
+        loc, scale = self._components(voter)
+        apart = (loc.unsqueeze(1) - loc).square() / (scale.square().unsqueeze(1) + scale.square())
+        share = weight * (-0.5 * apart.sum(-1)).exp()
+        most = share.sum(1).argmax(0)
+        chosen = share.gather(0, most.expand_as(share[:1])).argmax(1)
+        index = voter.gather(0, chosen).squeeze(0)
         if self.background:
-            weight, entry = self.logits[..., :-1].max(-1)
-            index = torch.where(weight > -torch.inf, entry, index)
-        index = index.expand(self.batch_shape)
+            index = torch.where(logits.amax(-1) > -torch.inf, index, logits.shape[-1])
         return Heaviest(index, *self._components(index))
 
     @property

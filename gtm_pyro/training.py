@@ -160,7 +160,8 @@ class Training:
             redraw_weights(self.learner.program)
         initialise = getattr(self.learner.model, "initialise", None)
         if initialise is not None:
-            stage = self.schedule.stages[0]
+            # long episodes tell more of how often actions fail
+            stage = max(self.schedule.stages, key=lambda stage: stage.num_observed + stage.num_predicted)
             initialise(self.episodes(replace(stage, batch_size=max(stage.batch_size, INITIAL_EPISODES)), seed))
         prepare = getattr(self.learner.guide, "initialise", None)
         if prepare is not None:

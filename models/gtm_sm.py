@@ -21,7 +21,7 @@ from gtm_pyro.transitions import Transition
 
 class Imagined(NamedTuple):
     """What the model expects to see: states ``(*batch, time, state_dim)``, frames ``(*batch, time, C, H, W)``,
-    and for each step the number of the memory entry with the largest weight, ``(*batch, time)``."""
+    and for each step the number of the memory entry that is shown, ``(*batch, time)``; -1 for a background."""
 
     states: Tensor
     frames: Tensor
@@ -68,9 +68,10 @@ class GTMSM(PyroModule):
         self.encoder = encoder or FrameEncoder()
         self.decoder = decoder or FrameDecoder()
         # parts of a user's own need not say it
-        sizes = [getattr(part, "latent_dim", None) for part in (self.encoder, self.decoder)]
-        if None not in sizes and sizes[0] != sizes[1]:
-            raise ConfigError(f"decoder.latent_dim: expected {sizes[0]} as the encoder has it, got {sizes[1]}")
+        for name in ("decoder", "prior"):
+            sizes = [getattr(part, "latent_dim", None) for part in (self.encoder, getattr(self, name))]
+            if None not in sizes and sizes[0] != sizes[1]:
+                raise ConfigError(f"{name}.latent_dim: expected {sizes[0]} as the encoder has it, got {sizes[1]}")
         self.reading = reading or Reading()
         self.register_buffer("initial_loc", torch.zeros(transition.state_dim))
         self.register_buffer("initial_scale", torch.tensor(float(initial_scale)))
@@ -140,7 +141,8 @@ class GTMSM(PyroModule):
         :param start: s_tau, ``(*batch, state_dim)``.
         :param memory: what was remembered.
         :param actions: ``(*batch, time, action_dim)``, the actions after step tau.
-        :param sample: draw z from p(z_t | s_t, m); otherwise z is the mean of the entry with the largest weight.
+        :param sample: draw z from p(z_t | s_t, m); otherwise z is the mean of the entry that has the most weight,
+            with those that agree with it.
         """
         transition = self.transition
         noise = transition.scale * torch.randn(
@@ -151,5 +153,6 @@ class GTMSM(PyroModule):
         states = transition.rollout(start, *pad)[..., 1:, :]
         read = memory.read(states)
         prior = self.prior(read)
-        z = prior.sample() if sample else prior.heaviest.loc
-        return Imagined(states, self.decoder.frames(z), read.nearest_entry)
+        heaviest = prior.heaviest
+        z = prior.sample() if sample else heaviest.loc
+        return Imagined(states, self.decoder.frames(z), read.entry(heaviest.component))

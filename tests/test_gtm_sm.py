@@ -18,7 +18,7 @@ from gtm_pyro.errors import ConfigError, MemoryReadError
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
-from gtm_pyro.priors import MixturePrior
+from gtm_pyro.priors import BackgroundPrior, MixturePrior
 from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import WalledTranslation
 
@@ -302,8 +302,8 @@ def test_readings_are_checked() -> None:
 
 
 def test_parts_are_checked() -> None:
-    for parts in ({"decoder": FrameDecoder(32)}, {"initial_scale": 0.0}):
-        with pytest.raises(ConfigError, match="decoder.latent_dim: expected 64.*got 32|initial_scale.*over 0"):
+    for parts in ({"decoder": FrameDecoder(32)}, {"prior": BackgroundPrior(32)}, {"initial_scale": 0.0}):
+        with pytest.raises(ConfigError, match="(decoder|prior).latent_dim: expected 64.*got 32|initial_scale.*over 0"):
             GTMSM(WalledTranslation(5), **parts)
     with pytest.raises(ConfigError, match="scale: expected a number over 0, got -1"):
         FrameDecoder(scale=-1)

@@ -169,11 +169,21 @@ def test_it_is_a_pyro_site():
 
 def test_heaviest_component():
     logits, loc, scale = parameters(2, 7)
+    loc = 20 * loc  # none agrees with another
     index, heavy, width = NormalMixture(logits, loc, scale).heaviest
     assert index.shape == (2, 7)
     assert torch.equal(heavy, loc.gather(-2, logits.argmax(-1)[..., None, None].expand(2, 7, 1, 3)).squeeze(-2))
     shared = NormalMixture(logits, loc[:, :1], scale[:, :1]).heaviest
     assert torch.equal(shared.scale[1, 4], scale[1, 0, logits[1, 4].argmax()])
+
+
+def test_components_that_agree_outvote_a_heavier_one():
+    loc = torch.tensor([[5.0, 5.0], [0.0, 0.0], [0.1, 0.0], [-4.0, 3.0]])
+    weights = torch.tensor([[0.4, 0.25, 0.3, 0.05], [0.6, 0.15, 0.2, 0.05], [0.0, 0.0, 0.0, 1.0]])
+    heaviest = NormalMixture(weights.log(), loc.expand(3, 4, 2), torch.full((3, 4, 2), 0.5)).heaviest
+    assert heaviest.component.tolist() == [2, 0, 3]
+    alone = NormalMixture(weights.log(), loc.expand(3, 4, 2), torch.full((3, 4, 2), 0.5), background=True).heaviest
+    assert alone.component.tolist() == [2, 0, 3]
 
 
 @pytest.mark.parametrize(

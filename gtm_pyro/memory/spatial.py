@@ -49,9 +49,16 @@ class Retrieved:
     @property
     def nearest_entry(self) -> Tensor:
         """(*batch, Q) int64, the position in the memory of the nearest entry; -1 where none was allowed."""
-        distance, place = self.squared_distance.detach().min(-1)
-        entry = place if self.index is None else self.index.gather(-1, place.unsqueeze(-1)).squeeze(-1)
-        return entry.masked_fill(distance == torch.inf, -1)
+        return self.entry(self.squared_distance.detach().argmin(-1))
+
+    def entry(self, component: Tensor) -> Tensor:
+        """The position in the memory of neighbour ``component`` (*batch, Q); -1 for none that was allowed."""
+        place = component.clamp_max(self.squared_distance.shape[-1] - 1).unsqueeze(-1)
+        entry = (place if self.index is None else self.index.gather(-1, place)).squeeze(-1)
+        none = (component >= self.squared_distance.shape[-1]) | (
+            self.squared_distance.detach().gather(-1, place).squeeze(-1) == torch.inf
+        )
+        return entry.masked_fill(none, -1)
 
 
 class SpatialMemory:
