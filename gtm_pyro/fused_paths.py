@@ -138,19 +138,19 @@ def smoothing_path(transition: Transition, steps: Steps, start: Tensor, start_va
     J_t = 1 / evidence_t + J_{t+1} / (1 + v_{t+1} J_{t+1}); for a linear transition this is the exact posterior,
     the Rauch-Tung-Striebel smoother as a forward chain. Arguments as of :func:`filtering_path`.
     """
-    own = steps.evidence.reciprocal()
-    precision, share = [own[..., -1]], [torch.zeros_like(own[..., -1])]
-    for t in range(own.shape[-1] - 2, -1, -1):
-        later = precision[-1] / (1 + steps.variance[..., t + 1] * precision[-1])
-        precision.append(own[..., t] + later)
-        share.append(later / precision[-1].clamp_min(torch.finfo(later.dtype).tiny))
+    from gtm_pyro.selection import backward_precision  # numba takes a while to import
+
+    rows = (x.detach().double().cpu().reshape(-1, x.shape[-1]).numpy() for x in (steps.evidence, steps.variance))
+    precision, share = (
+        torch.from_numpy(x).to(steps.target).reshape(steps.evidence.shape) for x in backward_precision(*rows)
+    )
     # backwards in time, mean_t = share_t (mean_{t+1} - move_{t+1}) + (1 - share_t) target_t
-    back = torch.stack(share, -1).unsqueeze(-1)
+    back = share.flip(-1).unsqueeze(-1)
     moves = transition.loc(steps.states[..., :-1, :], steps.actions[..., 1:, :]) - steps.states[..., :-1, :]
     still = torch.zeros_like(moves[..., :1, :])
     rest = (1 - back) * steps.target.flip(-2) - back * torch.cat([still, moves.flip(-2)], -2)
     mean = unroll(torch.mul, rest[..., 0, :], back, rest).flip(-2)
-    return _fused(transition, steps, start, start_variance, torch.stack(precision[::-1], -1), mean)
+    return _fused(transition, steps, start, start_variance, precision, mean)
 
 
 def _fused(

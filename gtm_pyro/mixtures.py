@@ -121,9 +121,9 @@ class NormalMixture(TorchDistribution):
     def heaviest(self) -> Heaviest:
         """The component of the largest weight where most weight agrees; a background only where it is alone.
 
-        Components agree as far as they overlap, o_kj = exp(-1/2 sum_d (loc_kd - loc_jd)^2 / (scale_kd^2 + scale_jd^2)).
-        Of the 8 largest weights, k = argmax_k sum_j w_j o_kj is where most agree, and argmax_j w_j o_kj is returned, the
-        first of several: memory entries of one place outvote one that was written there by mistake.
+        Components overlap by o_kj = exp(-1/2 sum_d (loc_kd - loc_jd)^2 / (scale_kd^2 + scale_jd^2)). Of the 8 largest
+        weights, k = argmax_k sum_j w_j o_kj is where most agree, and argmax_j w_j o_kj is returned, the first of
+        several: memory entries of one place outvote one that was written there by mistake.
         """
         logits = self.logits[..., :-1] if self.background else self.logits
         order = logits.expand(*self.batch_shape, -1).sort(dim=-1, descending=True, stable=True)

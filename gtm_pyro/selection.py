@@ -198,3 +198,18 @@ def lineages(parents: Array, last: Array) -> Array:
                 numbers[b, m, t] = n
                 n = parents[t, b, n]
     return numbers
+
+
+@compiled
+def backward_precision(evidence: Array, variance: Array) -> tuple[Array, Array]:
+    """J_t = 1 / evidence_t + K_t with K_t = J_{t+1} / (1 + variance_{t+1} J_{t+1}), and K_t / J_t; all (rows, T)."""
+    precision, share = np.empty_like(evidence), np.zeros_like(evidence)
+    for row in range(evidence.shape[0]):
+        last = evidence.shape[1] - 1
+        precision[row, last] = 1 / evidence[row, last]
+        for t in range(last - 1, -1, -1):
+            later = precision[row, t + 1] / (1 + variance[row, t + 1] * precision[row, t + 1])
+            precision[row, t] = 1 / evidence[row, t] + later
+            if later > 0:
+                share[row, t] = later / precision[row, t]
+    return precision, share
