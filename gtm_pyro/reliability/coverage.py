@@ -16,7 +16,7 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def position_coverage(
-    model: Any, guide: Any, episodes: Episodes, num_draws: int = 200, resolution: float = 0.01
+    model: Any, guide: Any, episodes: Episodes, num_draws: int = 200, resolution: float = 0.0
 ) -> Finding:
     """Share of true positions inside the credible regions of the path, by level.
 
@@ -24,8 +24,8 @@ def position_coverage(
     map, the best fit of the posterior means to the true positions. The region of level p at a step holds the draws
     whose Mahalanobis distance, under their own mean and covariance, is below its p-quantile.
 
-    A learnt map places a cell some thousandths of a cell off, which says nothing about what the guide believes:
-    positions count as known to ``resolution``, and each draw is blurred by that much.
+    A learnt map places a cell some thousandths of a cell off, which says nothing about what the guide believes: where
+    that matters, positions count as known to ``resolution``, and each draw is blurred by that much.
 
     Numbers: ``coverage_10`` .. ``coverage_95`` over the memorised steps, ``..._predicted`` over the others;
     ``coverage_90_standard_error`` over episodes, for steps of one episode are not independent;

@@ -98,7 +98,7 @@ def diagnose(
     num_simulations: int = 100,
     frame_episodes: int = 16,
     cell_size: float = 1.0,
-    resolution: float = 0.01,
+    resolution: float = 0.0,
 ) -> Diagnosis:
     """Tell when a posterior can be trusted, by up to six checks, each described where it is defined.
 
