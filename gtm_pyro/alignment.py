@@ -40,6 +40,21 @@ def best_affine(states: Tensor, poses: Tensor) -> Alignment:
     return Alignment(matrix, p_mean - matrix @ s_mean)
 
 
+def robust_affine(states: Tensor, poses: Tensor, rounds: int = 10, bound: float = 5.0) -> Alignment:
+    """The affine map of the points that agree on one: an agent that was lost for a while does not bend the map.
+
+    In each round points whose error exceeds ``bound`` times the median error are left out, and the map is fitted anew.
+    Arguments as of :func:`best_affine`.
+    """
+    s, p = states.reshape(-1, states.shape[-1]), poses.reshape(-1, poses.shape[-1])
+    align = best_affine(states, poses)
+    for _ in range(rounds):
+        error = (align(s) - p).norm(dim=-1)
+        kept = error <= bound * error.median()
+        align = best_affine(s[kept], p[kept])
+    return align
+
+
 def best_similarity(states: Tensor, poses: Tensor) -> Alignment:
     """The map with the least squared error among rotations and reflections, one scale and an offset.
 

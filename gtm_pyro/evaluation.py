@@ -191,14 +191,14 @@ def visited_and_retrieved(observed: Tensor, predicted: Tensor, entries: Tensor) 
 
     :param observed: cells ``(batch, tau, pose_dim)``, whole numbers.
     :param predicted: cells ``(batch, num_predicted, pose_dim)``.
-    :param entries: numbers of memory entries, ``(batch, num_predicted)``.
+    :param entries: numbers of memory entries, ``(batch, num_predicted)``; -1 for none, which was written nowhere.
     :returns: two boolean tensors ``(batch, num_predicted)``.
     """
     visited = torch.ones(*predicted.shape[:2], observed.shape[1], dtype=torch.bool, device=observed.device)
     for axis in range(observed.shape[-1]):
         visited &= predicted[:, :, None, axis] == observed[:, None, :, axis]
-    chosen = observed.gather(1, entries.unsqueeze(-1).expand(*entries.shape, observed.shape[-1]))
-    return visited.any(-1), (chosen == predicted).all(-1)
+    chosen = observed.gather(1, entries.clamp_min(0).unsqueeze(-1).expand(*entries.shape, observed.shape[-1]))
+    return visited.any(-1), (chosen == predicted).all(-1) & (entries >= 0)
 
 
 class _Prediction(NamedTuple):

@@ -140,14 +140,14 @@ def smoothing_path(transition: Transition, steps: Steps, start: Tensor, start_va
     """
     from gtm_pyro.selection import backward_precision  # numba takes a while to import
 
-    rows = (x.detach().double().cpu().reshape(-1, x.shape[-1]).numpy() for x in (steps.evidence, steps.variance))
+    rows = (x.detach().cpu().double().reshape(-1, x.shape[-1]).numpy() for x in (steps.evidence, steps.variance))
     precision, share = (
         torch.from_numpy(x).to(steps.target).reshape(steps.evidence.shape) for x in backward_precision(*rows)
     )
     # backwards in time, mean_t = share_t (mean_{t+1} - move_{t+1}) + (1 - share_t) target_t
     back = share.flip(-1).unsqueeze(-1)
     moves = transition.loc(steps.states[..., :-1, :], steps.actions[..., 1:, :]) - steps.states[..., :-1, :]
-    still = torch.zeros_like(moves[..., :1, :])
+    still = torch.zeros_like(steps.target[..., :1, :])
     rest = (1 - back) * steps.target.flip(-2) - back * torch.cat([still, moves.flip(-2)], -2)
     mean = unroll(torch.mul, rest[..., 0, :], back, rest).flip(-2)
     return _fused(transition, steps, start, start_variance, precision, mean)

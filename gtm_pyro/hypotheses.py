@@ -110,7 +110,7 @@ class HypothesisSearch:
         The steps are compiled by numba in the first call, which takes some seconds; a cache keeps the result.
 
         :param actions: ``(batch, T, action_dim)``. One-hot actions may be replaced by one another, with probability
-            ``transition.slip``; others are as commanded, or a jump to a landmark.
+            ``transition.slip``; others, or a single one, are as commanded, or a jump to a landmark.
         :param start: mean of s_1, ``(batch, state_dim)``.
         :param start_variance: of each of its coordinates, ``(batch,)``.
         :param anywhere: the first frame may have been taken at any of its landmarks too.
@@ -130,6 +130,6 @@ def typical_move(transition: Transition, actions: Tensor) -> float:
     """
     origin = actions.new_zeros(transition.state_dim)
     free = getattr(transition, "moves", lambda a: transition.loc(origin, a) - origin)
-    length = free(actions[:, 1:]).norm(dim=-1)
+    length = free(actions[:, 1:]).detach().norm(dim=-1)
     moving = length > 0.1 * length.amax() if length.numel() else length > 0
     return float(length[moving].square().mean().sqrt()) if bool(moving.any()) else 1.0

@@ -42,7 +42,7 @@ class Search:
         slip = float(transition.slip)
         self.noise, self.slip_noise = float(transition.scale) ** 2, float(transition.slip_scale) ** 2
         one_hot = bool(((self.actions == 0) | (self.actions == 1)).all() & (self.actions.sum(-1) == 1).all())
-        self.replaced = one_hot and slip > 0
+        self.replaced = one_hot and slip > 0 and action_dim > 1
         self.elsewhere = 0.0 if self.replaced else slip  # probability of a slip that is no other action
         self.anywhere = anywhere and landmarks.position is not None
         several = self.replaced or self.anywhere or self.elsewhere + settings.kidnap > 0
@@ -66,10 +66,8 @@ class Search:
         self.weight = _array(landmarks.log_weight)
         shape, dim = self.weight.shape, self.transition.state_dim
         self.fixed = landmarks.position is not None
-        given = scale if landmarks.scale is None else landmarks.scale
-        self.scale = _array(
-            torch.as_tensor(given, dtype=torch.float64, device=landmarks.log_weight.device).expand(shape)
-        )
+        given = np.full((), scale) if landmarks.scale is None else _array(torch.as_tensor(landmarks.scale))
+        self.scale = np.ascontiguousarray(np.broadcast_to(given, shape))
         self.background = _array(landmarks.log_background)
         self.position = np.zeros((1, 1, 1, dim)) if landmarks.position is None else _array(landmarks.position)
         if landmarks.index is None:

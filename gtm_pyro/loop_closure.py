@@ -208,7 +208,8 @@ class Outcomes(NamedTuple):
         Places with under a twentieth of the tries of the place most tried, often those of lost agents, and places that
         35 to 65% of tries reached are left out.
         """
-        clear = (self.tries >= 0.05 * self.tries.max()) & ((self.reached - 0.5).abs() > 0.15)
+        often = self.tries >= 0.05 * self.tries.max() if len(self.tries) else self.tries > 0
+        clear = often & ((self.reached - 0.5).abs() > 0.15)
         return Outcomes(self.target[clear], self.reached[clear].round(), self.tries[clear])
 
     @property

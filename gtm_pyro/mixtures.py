@@ -125,17 +125,18 @@ class NormalMixture(TorchDistribution):
         weights, k = argmax_k sum_j w_j o_kj is where most agree, and argmax_j w_j o_kj is returned, the first of
         several: memory entries of one place outvote one that was written there by mistake.
         """
-        logits = self.logits[..., :-1] if self.background else self.logits
+        logits = self.logits[..., :-1] if self.background and self.num_components > 1 else self.logits
         order = logits.expand(*self.batch_shape, -1).sort(dim=-1, descending=True, stable=True)
         voter, weight = (x[..., :_VOTERS].movedim(-1, 0) for x in (order.indices, order.values.softmax(-1)))
         loc, scale = self._components(voter)
         apart = (loc.unsqueeze(1) - loc).square() / (scale.square().unsqueeze(1) + scale.square())
-        share = weight * (-0.5 * apart.sum(-1)).exp()
+        counts = weight > 0  # an excluded component neither votes nor is voted for
+        share = torch.where(counts & counts.unsqueeze(1), weight * (-0.5 * apart.sum(-1)).exp(), 0.0)
         most = share.sum(1).argmax(0)
         chosen = share.gather(0, most.expand_as(share[:1])).argmax(1)
         index = voter.gather(0, chosen).squeeze(0)
         if self.background:
-            index = torch.where(logits.amax(-1) > -torch.inf, index, logits.shape[-1])
+            index = torch.where(logits.amax(-1) > -torch.inf, index, self.num_components - 1)
         return Heaviest(index, *self._components(index))
 
     @property

@@ -272,9 +272,10 @@ class WalledTranslation(Translation):
         """
         found = self._initialise(frames, actions, num_observed)
         self._open_gate()
-        if not (self.initialise_gate and found is not None and len(found.outcomes.target)):
+        if not (self.initialise_gate and found is not None):
             return
-        tried, slips = found.outcomes, found.slips.rate > 0
+        slips = found.slips.rate > 0
+        tried = found.outcomes.clear if slips else found.outcomes
         if found.consistency < _CONSISTENT[slips]:
             logger.warning(
                 "no starting values for the gate, it starts open (places explain %.2f of whether a move succeeds, "
@@ -283,10 +284,10 @@ class WalledTranslation(Translation):
                 _CONSISTENT[slips],
             )
             return
-        if slips:
-            self._fit_gate(tried.clear, steps, learning_rate, wrong=_WRONG)
-        else:
-            self._fit_gate(tried, steps, learning_rate)
+        if not len(tried.target):
+            logger.warning("no starting values for the gate, it starts open (the outcome of no move is clear)")
+            return
+        self._fit_gate(tried, steps, learning_rate, wrong=_WRONG if slips else 0.0)
 
     @torch.enable_grad()
     def _fit_gate(self, tried: Outcomes, steps: int, learning_rate: float, wrong: float = 0.0) -> None:

@@ -181,6 +181,8 @@ def test_visited_and_retrieved_by_hand():
     visited, retrieved = visited_and_retrieved(observed, predicted, torch.tensor([[2, 0, 1, 1]]))
     assert visited.tolist() == [[True, True, False, True]]
     assert retrieved.tolist() == [[True, False, False, True]]
+    _, retrieved = visited_and_retrieved(observed, predicted, torch.tensor([[-1, 1, -1, 1]]))  # -1: a background
+    assert retrieved.tolist() == [[False, True, False, True]]
 
 
 def test_cells_are_poses_rounded_to_the_cell_size():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtm_pyro.fused_paths import FusedPath
+from gtm_pyro.fused_paths import FusedPath, smoothing_path
+from gtm_pyro.hypotheses import Steps
 from gtm_pyro.recurrence import unroll_plain
 from gtm_pyro.transitions import Translation, WalledTranslation
 
@@ -59,3 +60,14 @@ def test_draws_and_their_gradients_equal_a_plain_loop(kind: type[Translation], s
         strict=True,
     ):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_path_of_one_step_is_smoothed() -> None:
+    """The product of the start, N(0, 0.5), and a landmark at 1 with variance 0.5."""
+    f, one = transition(WalledTranslation), torch.ones(3, 1, dtype=torch.float64)
+    target = torch.ones(3, 1, 2, dtype=torch.float64)
+    steps = Steps(torch.zeros(3, 1, 5).double(), target, 0.5 * one, one, target)
+    path = smoothing_path(f, steps, torch.zeros(3, 2).double(), 0.5 * one[:, 0])
+    assert path.event_shape == (1, 2)
+    assert torch.allclose(path.gain, 0.5 * one) and torch.allclose(path.scale, 0.5 * one)
+    assert torch.equal(path.target, target) and path.rsample().shape == (3, 1, 2)

@@ -266,6 +266,12 @@ def test_a_transition_of_ones_own_is_searched() -> None:
     assert bool(free.any()) and torch.allclose(moved[free], best.states[..., 1:, :][free])
 
 
+def test_a_single_action_is_not_replaced_by_another() -> None:
+    f = Translation(1, slip=0.1).double()
+    found = run(HypothesisSearch(4), f, torch.ones(2, 5, 1, dtype=torch.float64), own_landmarks(2, 5))
+    assert bool(found.best.actions.eq(1).all()) and bool(found.best.states.isfinite().all())
+
+
 def test_the_heap_and_the_choice_of_the_heaviest_equal_a_sort() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):

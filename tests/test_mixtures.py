@@ -186,6 +186,22 @@ def test_components_that_agree_outvote_a_heavier_one():
     assert alone.component.tolist() == [2, 0, 3]
 
 
+def test_excluded_components_have_no_say_in_which_is_the_heaviest():
+    """Four that do not agree, about an excluded one that each is near to: the heaviest is a fifth, far away."""
+    loc = torch.tensor([[9.0, 9.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0], [0.0, 0.0]])
+    logits = torch.tensor([0.28, 0.18, 0.18, 0.18, 0.18, 0.0]).log()
+    assert NormalMixture(logits, loc, torch.full((6, 2), 0.7)).heaviest.component.item() == 0
+    nowhere = torch.cat([loc[:5], torch.full((1, 2), torch.nan)])
+    mixture = NormalMixture(logits, nowhere, torch.full((6, 2), 0.7), validate_args=False)
+    assert mixture.heaviest.component.item() == 0
+
+
+def test_a_single_component_is_the_heaviest():
+    for background in (False, True):
+        mixture = NormalMixture(torch.zeros(3, 1), torch.ones(3, 1, 2), torch.ones(3, 1, 2), background=background)
+        assert mixture.heaviest.component.tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("which", "value"), [(0, torch.nan), (0, torch.inf), (0, -torch.inf), (1, torch.nan), (2, 0.0), (2, -1.0)]
 )

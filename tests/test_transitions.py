@@ -8,8 +8,9 @@ import torch
 
 from gtm_pyro.data import ImageNavigation
 from gtm_pyro.errors import ConfigError, EpisodesError
-from gtm_pyro.loop_closure import close_loops, frame_changed, most_textured, moves_with_outcome
+from gtm_pyro.loop_closure import Outcomes, close_loops, frame_changed, most_textured, moves_with_outcome
 from gtm_pyro.recurrence import unroll, unroll_plain
+from gtm_pyro.slips import SlipRate, StartingValues
 from gtm_pyro.transitions import Transition, Translation, WalledTranslation
 
 BATCH, TIME = (3, 1), 17
@@ -178,6 +179,21 @@ def test_initialise_can_leave_the_gate_open() -> None:
     transition = WalledTranslation(5, initialise_gate=False)
     transition.initialise(episodes.frames, episodes.actions)
     assert transition.gate(torch.randn(100, 2)).min() > 0.7
+
+
+def test_the_gate_starts_open_where_the_outcome_of_no_move_is_clear(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tries in (0, 3):  # none, and each reached now and then
+        tried = Outcomes(torch.zeros(tries, 2), torch.full((tries,), 0.5), torch.ones(tries))
+        found = StartingValues(torch.zeros(2, 5), SlipRate(0.1, 0.1, 9, 9), tried, 1.0)
+        assert len(tried.clear.target) == 0
+        monkeypatch.setattr("gtm_pyro.transitions.starting_values", lambda *_, found=found: found)
+        caplog.clear()
+        transition = WalledTranslation(5, initialise_slip=False)
+        transition.initialise(torch.rand(1, 2, 3, 4, 4), torch.eye(5)[:2].unsqueeze(0))
+        assert "the outcome of no move is clear" in caplog.text
+        assert transition.gate(torch.randn(100, 2)).min() > 0.7
 
 
 def test_places_that_were_tried_come_once_with_their_outcome() -> None:

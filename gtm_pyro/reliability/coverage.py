@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtm_pyro.alignment import best_affine
+from gtm_pyro.alignment import robust_affine
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.reliability.densities import draw_paths, one_by_one
@@ -21,8 +21,8 @@ def position_coverage(
     """Share of true positions inside the credible regions of the path, by level.
 
     The guide sees the first tau frames; later positions follow from the actions. Draws are taken to cells by one affine
-    map, the best fit of the posterior means to the true positions. The region of level p at a step holds the draws
-    whose Mahalanobis distance, under their own mean and covariance, is below its p-quantile.
+    map from posterior means to true positions, fitted to all but outliers. The region of level p at a step holds the
+    draws whose Mahalanobis distance, under their own mean and covariance, is below its p-quantile.
 
     A learnt map places a cell some thousandths of a cell off, which says nothing about what the guide believes: where
     that matters, positions count as known to ``resolution``, and each draw is blurred by that much.
@@ -40,7 +40,7 @@ def position_coverage(
         raise EpisodesError("poses: expected true poses in the data for coverage, this data has none")
     draws = torch.cat([draw_paths(model, guide, one, num_draws).cpu() for one in one_by_one(episodes)], 1)
     tau, poses = episodes.num_observed, episodes.poses.cpu().double()
-    align = best_affine(draws[:, :, :tau].double().mean(0), poses[:, :tau])
+    align = robust_affine(draws[:, :, :tau].double().mean(0), poses[:, :tau])
     cells = align(draws.double())
     level, miss, radius = credible_level(cells + resolution * torch.randn_like(cells), poses)
     numbers: dict[str, float] = {}
