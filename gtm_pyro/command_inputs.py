@@ -76,6 +76,18 @@ def one_run(arguments: Namespace, command: str) -> RunFolder:
     return RunFolder.open(arguments.folder)
 
 
+def other_folder(arguments: Namespace) -> RunFolder | None:
+    """The folder that results go into in place of the run's own; None if that is it.
+
+    :raises ConfigError: it is a file.
+    """
+    if not arguments.out:
+        return None
+    if Path(arguments.out).is_file():
+        raise ConfigError(f"--out: expected a folder, {arguments.out} is a file")
+    return RunFolder(Path(arguments.out))
+
+
 def all_held_out(folder: RunFolder, overrides: Mapping[str, str]) -> dict[str, str]:
     """With another source of episodes, all that it has is held out: none of it was trained on."""
     result = dict(overrides)

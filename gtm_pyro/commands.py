@@ -18,6 +18,7 @@ from gtm_pyro.command_inputs import (
     check_can_be_evaluated,
     newest_step,
     one_run,
+    other_folder,
     planned_run,
     rehearse_evaluation,
     trained,
@@ -100,6 +101,7 @@ def diagnose_command(arguments: Namespace) -> None:
     folder = one_run(arguments, "diagnose")
     checks = arguments.checks.split(",") if arguments.checks is not None else None
     overrides = all_held_out(folder, arguments.overrides)
+    other = other_folder(arguments)
     experiment, device = trained(folder, overrides)
     diagnosis = diagnose(
         experiment.model,
@@ -115,8 +117,8 @@ def diagnose_command(arguments: Namespace) -> None:
     for check, sentence in diagnosis.advice.items():
         print(f"{check}: {sentence}")
     own = not any(name.split(".")[0] in ("data", "guide") for name in overrides)
-    if arguments.out:
-        save_diagnosis(diagnosis, RunFolder(Path(arguments.out)), newest_step(folder))
+    if other is not None:
+        save_diagnosis(diagnosis, other, newest_step(folder))
         print(f"written: {arguments.out}")
     elif own:
         with folder.held():
@@ -126,7 +128,7 @@ def diagnose_command(arguments: Namespace) -> None:
 
 def localise_command(arguments: Namespace) -> None:
     """Find agents that were put anywhere on a map."""
-    folder = one_run(arguments, "localise")
+    folder, other = one_run(arguments, "localise"), other_folder(arguments)
     walks = localisation_inputs(folder, arguments)
     result = localise(
         walks.model, walks.guide, walks.first, walks.second,
@@ -134,8 +136,8 @@ def localise_command(arguments: Namespace) -> None:
     )  # fmt: skip
     for name, value in result.metrics.items():
         print(f"{name:<36} {value:.4g}")
-    out = folder if not arguments.out else RunFolder(Path(arguments.out))
-    with folder.held() if not arguments.out else nullcontext():
+    out = other or folder
+    with nullcontext() if other else folder.held():
         paths = [out.path / "localisation.json", out.path / "localisation.png"]
         result.save(paths[0], settings=walks.settings, step=newest_step(folder))
         save_localisation_figure(result, paths[1])

@@ -54,11 +54,11 @@ class Evaluation:
     :param by_horizon: arrays ``(num_predicted,)``, entry h-1 for step tau + h; NaN where no step is of the kind.
     :param episodes: what was evaluated on.
     :param states: inferred, then imagined: ``(batch, T, state_dim)``.
-    :param predicted_frames: E[x | z], z the mean of the heaviest entry, ``(batch, num_predicted, C, H, W)``.
+    :param predicted_frames: E[x | z], z the mean of the entry shown, ``(batch, num_predicted, C, H, W)``.
     :param reconstructed_frames: E[x | z], z the encoder's mean for the true frame; same shape.
-    :param entries: number of the heaviest memory entry, ``(batch, num_predicted)``.
+    :param entries: number of the memory entry shown, -1 for none, ``(batch, num_predicted)``.
     :param visited: whether the true cell was occupied while memorising, ``(batch, num_predicted)``; None without poses.
-    :param retrieved: whether the heaviest entry was written in the true cell, same shape; None without poses.
+    :param retrieved: whether the entry shown was written in the true cell, same shape; None without poses.
     :param affine: states to poses; None without poses.
     :param similarity: states to poses; None without poses or where their dimensions differ.
     """
@@ -117,11 +117,11 @@ def evaluate(
     A step is visited where its true cell was occupied while memorising; a cell is a pose rounded to a multiple of
     ``cell_size``. Squared errors are means over pixels and steps, of predicted steps only:
 
-    * ``mse``, ``mse_visited``, ``mse_unvisited``: predicted frames, decoded from the mean of the heaviest memory entry;
+    * ``mse``, ``mse_visited``, ``mse_unvisited``: predicted frames, decoded from the mean of the memory entry shown;
       ``mse_visited_sampled``: decoded from a draw of p(z | s, m).
     * ``reconstruction_mse``: decoder(encoder mean) of the true frames of visited steps, the floor of ``mse_visited``;
       ``mean_frame_mse``: the episode's mean memorised frame for the same steps. ``_all``: over all predicted steps.
-    * ``retrieval_accuracy``: share of visited steps whose heaviest entry was written in the true cell; ``_last_32``.
+    * ``retrieval_accuracy``: share of visited steps whose entry was written in the true cell; ``_last_32``.
     * ``visited_share``: share of predicted steps that are visited.
     * ``localisation_rmse``: in pose units, all T steps, after the best affine fit over all episodes; ``_similarity``:
       after the best similarity fit; ``_last_32``: the affine fit, over the last 32 predicted steps.

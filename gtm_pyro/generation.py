@@ -24,10 +24,10 @@ Pixels = Literal["uint8", "float32"]
 class Generated:
     """One imagined episode as arrays: ``tau`` remembered steps, then ``steps`` imagined ones.
 
-    :param frames: E[x | z] with z the mean of the heaviest memory entry, (steps, C, H, W), uint8 (0 to 255) or float32.
+    :param frames: E[x | z] with z the mean of the memory entry shown, (steps, C, H, W), uint8 (0 to 255) or float32.
     :param states: (steps, state_dim).
     :param actions: (steps, action_dim).
-    :param entries: number of the heaviest memory entry, from 0 to tau - 1, (steps,).
+    :param entries: number of the memory entry shown, from 0 to tau - 1; -1 for none, (steps,).
     :param observed_frames: what was remembered, (tau, C, H, W), of the type of the frames.
     :param observed_states: inferred from the remembered steps, (tau, state_dim).
     :param observed_actions: (tau, action_dim).
@@ -36,7 +36,7 @@ class Generated:
         can if it has a method ``walk``, as ImageNavigation has).
     :param poses: where that walker would stand, (steps, pose_dim); None where the data cannot tell.
     :param visited: whether the true cell was occupied while remembering, (steps,); None without poses.
-    :param retrieved: whether the heaviest entry was written in the true cell, (steps,); None without poses.
+    :param retrieved: whether the entry shown was written in the true cell, (steps,); None without poses.
     """
 
     frames: np.ndarray
@@ -54,7 +54,7 @@ class Generated:
 
     @property
     def retrieval_accuracy(self) -> float | None:
-        """Share of visited steps whose heaviest entry was written in the true cell; None if there is none to judge."""
+        """Share of visited steps whose entry was written in the true cell; None if there is none to judge."""
         if self.visited is None or self.retrieved is None or not self.visited.any():
             return None
         return float(self.retrieved[self.visited].mean())

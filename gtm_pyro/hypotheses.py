@@ -107,7 +107,7 @@ class HypothesisSearch:
     ) -> Hypotheses:
         """Search, one episode of the batch like the other, on the CPU.
 
-        The steps are compiled by numba in the first call, which takes some seconds; a cache keeps the result.
+        The steps are compiled by numba in the first call, which takes ten seconds or more; a cache keeps the result.
 
         :param actions: ``(batch, T, action_dim)``. One-hot actions may be replaced by one another, with probability
             ``transition.slip``; others, or a single one, are as commanded, or a jump to a landmark.

@@ -111,8 +111,8 @@ def distinct_frames(frames: Tensor) -> Tensor:
     found = hashed.flatten().unique(return_inverse=True)[1]
     index = torch.arange(len(found), device=flat.device)
     first = torch.full_like(index, len(found)).scatter_reduce_(0, found, index, "amin")[found]
-    if not torch.equal(flat.index_select(0, first), flat):
-        return time  # different frames of one hash
+    if not (torch.equal(first // steps, index // steps) and torch.equal(flat.index_select(0, first), flat)):
+        return time  # different frames, or episodes, of one hash
     new = (first == index).view(batch, steps)
     return new.cumsum(1).sub(1).flatten()[first].view(batch, steps)
 

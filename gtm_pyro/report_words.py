@@ -125,7 +125,7 @@ MEASURES = (
     Measure(
         "retrieval_accuracy",
         "right place retrieved",
-        "share of steps at a visited place whose heaviest memory entry was written there",
+        "share of steps at a visited place whose memory entry was written there",
     ),
     Measure(
         "retrieval_accuracy_last_32",
@@ -143,7 +143,7 @@ MEASURES = (
     Measure(
         "mse_visited_sampled",
         "... at visited places, sampled",
-        "with z drawn from p(z | s, m) in place of the heaviest entry's mean",
+        "with z drawn from p(z | s, m) in place of the mean of the entry shown",
     ),
     Measure(
         "reconstruction_mse",

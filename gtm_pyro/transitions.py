@@ -112,15 +112,6 @@ class Transition(nn.Module):
         slipped = torch.rand(unit.shape[:-1], dtype=unit.dtype, device=unit.device) < self.slip
         return torch.where(slipped, self.slip_scale, self.scale).unsqueeze(-1) * unit
 
-    def draw_noise(self, shape: Sequence[int], like: Tensor, slips: bool = True) -> Tensor:
-        """Noise s_t - f(s_{t-1}, a_t) of many steps, differentiable in r.
-
-        :param shape: ``(..., state_dim)``.
-        :param like: gives dtype and device.
-        :param slips: False for e = 0.
-        """
-        return self.scale_noise(torch.randn(tuple(shape), dtype=like.dtype, device=like.device), slips)
-
     def noise_log_prob(self, residual: Tensor, slips: bool = True) -> Tensor:
         """log p of s_t - f(s_{t-1}, a_t), ``(..., state_dim)`` to ``(...)``.
 
@@ -278,8 +269,9 @@ class WalledTranslation(Translation):
         tried = found.outcomes.clear if slips else found.outcomes
         if found.consistency < _CONSISTENT[slips]:
             logger.warning(
-                "no starting values for the gate, it starts open (places explain %.2f of whether a move succeeds, "
-                "expected at least %.2f: do the episodes start in different places?)",
+                "no starting values for the gate, it starts open (%s %.2f, expected at least %.2f: do the episodes "
+                "start in different places?)",
+                "the share of moves that others do not contradict is" if slips else "of success, places explain",
                 found.consistency,
                 _CONSISTENT[slips],
             )

@@ -55,7 +55,7 @@ class TrackingGuide(SpatialGuide):
         self,
         model: GuidedModel,
         num_hypotheses: int = 256,
-        training_hypotheses: int = 8,
+        training_hypotheses: int = 32,
         kidnap: float = 0.0,
         memory: SpatialMemory | None = None,
         anywhere: bool = False,

@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 import torch
 from memory_cases import draw_batch
+from torch import Tensor
 
 from gtm_pyro.errors import ConfigError, MemoryReadError
 from gtm_pyro.memory import DeferredValues, SpatialMemory, StoredValues, Values
+from gtm_pyro.memory.spatial import Retrieved
 
 
 @pytest.fixture
 def batch():
     return draw_batch()
+
+
+def nearest_entry(read: Retrieved) -> Tensor:
+    return read.entry(read.squared_distance.argmin(-1))
 
 
 def test_read_finds_the_nearest_entries_with_their_distances_and_values(batch):
@@ -26,7 +32,7 @@ def test_read_finds_the_nearest_entries_with_their_distances_and_values(batch):
             np.testing.assert_array_equal(read.index[b, q], nearest)
             np.testing.assert_allclose(read.squared_distance[b, q], distance[nearest], rtol=1e-12)
             np.testing.assert_array_equal(read.values["scale"][b, q], stats["scale"][b, nearest])
-    assert torch.equal(read.nearest_entry, read.index[..., 0])
+    assert torch.equal(nearest_entry(read), read.index[..., 0])
 
 
 def test_reading_all_entries_shares_the_values_between_queries(batch):
@@ -35,7 +41,7 @@ def test_reading_all_entries_shares_the_values_between_queries(batch):
     assert read.index is None and not read.masked
     assert read.values["loc"].shape == (2, 1, 40, 3)
     torch.testing.assert_close(read.squared_distance, torch.cdist(queries, keys) ** 2)
-    assert torch.equal(read.nearest_entry, SpatialMemory(1).write(keys, stats).read(queries).index[..., 0])
+    assert torch.equal(nearest_entry(read), SpatialMemory(1).write(keys, stats).read(queries).index[..., 0])
 
 
 @pytest.mark.parametrize("width", [3, "all"])
@@ -56,7 +62,7 @@ def test_leave_one_out_never_reads_the_query_itself(batch):
     assert near.masked and every.masked
     assert (near.index != torch.arange(40)[:, None]).all()
     assert torch.isinf(every.squared_distance).equal(~others.expand(2, -1, -1))
-    assert torch.equal(near.nearest_entry, every.nearest_entry)
+    assert torch.equal(nearest_entry(near), nearest_entry(every))
     torch.testing.assert_close(near.squared_distance, every.squared_distance.sort(-1).values[..., :5])
 
 
@@ -69,7 +75,7 @@ def test_a_growing_memory_reads_each_earlier_entry_once(batch):
     for t in range(40):
         entries = read.index[0, t][found[0, t]].tolist()
         assert len(set(entries)) == len(entries) and all(entry < t for entry in entries)
-    assert (read.nearest_entry[:, 0] == -1).all() and (read.nearest_entry[:, 1:] >= 0).all()
+    assert (nearest_entry(read)[:, 0] == -1).all() and (nearest_entry(read)[:, 1:] >= 0).all()
     (1 / (read.squared_distance + 1)).sum().backward()
     assert keys.grad.isfinite().all()
 

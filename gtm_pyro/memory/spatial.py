@@ -46,11 +46,6 @@ class Retrieved:
     values: dict[str, Tensor]
     masked: bool = False
 
-    @property
-    def nearest_entry(self) -> Tensor:
-        """(*batch, Q) int64, the position in the memory of the nearest entry; -1 where none was allowed."""
-        return self.entry(self.squared_distance.detach().argmin(-1))
-
     def entry(self, component: Tensor) -> Tensor:
         """The position in the memory of neighbour ``component`` (*batch, Q); -1 for none that was allowed."""
         place = component.clamp_max(self.squared_distance.shape[-1] - 1).unsqueeze(-1)
