@@ -40,14 +40,15 @@ RULES = (
         lambda n: n["khat_median"] > POOR_KHAT,
         "k-hat {khat_median:.1f} (worst {khat_max:.1f}): the guide misses where the frames say that the agent "
         "was, in most "
-        "episodes; try Smoothing, which lets a later loop correct the earlier path, or ParticleGuide.",
+        "episodes; unless it is one of them, try Smoothing, which lets a later loop correct the earlier path, or "
+        "ParticleGuide.",
     ),
     Rule(
         "khat",
         lambda n: n["khat_max"] > GOOD_KHAT,
         "k-hat {khat_median:.1f}, but {khat_max:.1f} in the worst episode: the guide is too narrow for some "
         "episodes, those "
-        "with loops as a rule; try Smoothing, and look at figures/khat.png for which.",
+        "with loops as a rule; try Smoothing unless it is that, and look at figures/khat.png for which.",
     ),
     Rule(
         "khat",
