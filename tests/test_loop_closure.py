@@ -132,7 +132,7 @@ def test_random_starts_leave_the_gate_open(caplog: pytest.LogCaptureFixture) -> 
     transition = WalledTranslation(5)
     transition.initialise(frames, actions)
     to_cells(transition.displacement.detach())
-    assert "it starts open (places explain 0." in caplog.text and "different places?" in caplog.text
+    assert "it starts open (of success, places explain 0." in caplog.text and "different places?" in caplog.text
     assert transition.gate(torch.randn(100, 2)).min() > 0.7 and transition.slip == 0
 
 
