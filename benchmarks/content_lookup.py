@@ -17,12 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import best_seconds
 from torch import Tensor
 
 from gtm_pyro.data import ImageNavigation
@@ -32,16 +31,6 @@ from gtm_pyro.memory.neighbors import choose_backend, exact_search, overlap
 
 SIZES = (1_000, 10_000, 100_000)
 STEPS, NEIGHBORS = 256, 8
-
-
-def best_seconds(work: Callable[[], Any], budget: float = 2.0) -> float:
-    """The shortest of repeats that fill about ``budget`` seconds; once where one takes longer."""
-    times: list[float] = []
-    while not times or (sum(times) < budget and len(times) < 50):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def trained_encoder(data: ImageNavigation, steps: int) -> FrameEncoder:

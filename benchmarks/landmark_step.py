@@ -10,7 +10,6 @@ enough, and with a slip in ten steps; keys of the JSON file:
 ``ratio``       the same over dead reckoning's
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -18,6 +17,7 @@ import time
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
+from timing import step_parser
 
 from gtm_pyro.data import ImageNavigation
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
@@ -58,11 +58,7 @@ def measure(slip: float, hypotheses: int | None, turns: int, device: str) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--turns", type=int, default=40)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = step_parser(__doc__)
     parser.add_argument("--hypotheses", type=int, help="kept in training; by default as many as the guides keep")
     parser.add_argument("--slips", type=float, nargs="+", default=(0.0, 0.1))
     arguments = parser.parse_args()

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import best_seconds
 
 from gtm_pyro.errors import MissingDependencyError
 from gtm_pyro.memory import SpatialMemory, recall
@@ -24,16 +23,6 @@ from gtm_pyro.memory.neighbors import Backend, choose_backend
 
 BACKENDS: tuple[Backend, ...] = ("auto", "torch", "kdtree", "faiss_flat", "faiss_hnsw")
 SIZES = (256, 10_000, 100_000, 1_000_000)
-
-
-def best_seconds(work: Callable[[], Any], budget: float = 2.0) -> float:
-    """The shortest of repeats that fill about ``budget`` seconds; once where one takes longer."""
-    times: list[float] = []
-    while not times or (sum(times) < budget and len(times) < 50):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def measure(

@@ -11,7 +11,6 @@ machine slows all alike; each figure is the median over turns. Keys, in seconds:
 ``rollout``             the walled path, forward and backward
 """
 
-import argparse
 import json
 import math
 import statistics
@@ -21,6 +20,7 @@ from collections.abc import Callable
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
+from timing import step_parser
 
 from gtm_pyro.data import ImageNavigation
 from gtm_pyro.episodes import Episodes
@@ -65,11 +65,7 @@ def hand_written_loss(model: GTMSM, episodes: Episodes) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--turns", type=int, default=40)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = step_parser(__doc__)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
