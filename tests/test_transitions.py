@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch import nn
 
 from gtm_pyro.alignment import best_affine, root_mean_square
 from gtm_pyro.data import ImageNavigation
@@ -301,3 +302,13 @@ def test_slipping_agents_that_start_anywhere_leave_the_gate_open(caplog: pytest.
     transition.initialise(episodes.frames, episodes.actions)
     assert "the share of moves that others do not contradict is 0." in caplog.text
     assert float(transition.gate(torch.randn(50, 2)).detach().min()) > 0.5
+
+
+@torch.no_grad()
+def test_a_gate_of_other_layers_is_rolled_as_it_is() -> None:
+    torch.manual_seed(0)
+    transition = WalledTranslation(5)
+    transition.gate_network[1] = nn.Tanh()
+    actions, noise = torch.eye(5)[torch.randint(5, (3, 12))], torch.zeros(3, 12, 2)
+    plain = unroll_plain(transition.loc, torch.zeros(3, 2), actions, noise)
+    torch.testing.assert_close(transition.rollout(torch.zeros(3, 2), actions, noise), plain)
