@@ -82,11 +82,11 @@ class FusedPath(TorchDistribution):
         return predicted + gain * (target - predicted)
 
     def _step(self, s: Tensor, inputs: Tensor) -> Tensor:
-        return self._fuse(self.transition.loc(s, inputs[..., : self.transition.action_dim]), inputs)
+        return self._fuse(self.transition.loc(s, inputs[..., : -s.shape[-1] - 1]), inputs)
 
     @property
     def _inputs(self) -> Tensor:
-        return torch.cat([self.actions, self.gain.unsqueeze(-1), self.target], -1)
+        return torch.cat([self.transition.controls(self.actions), self.gain.unsqueeze(-1), self.target], -1)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
         shape = self._extended_shape(sample_shape)
@@ -99,7 +99,7 @@ class FusedPath(TorchDistribution):
         *batch, time, dim = noise.shape
         rows = inputs.reshape(-1, time, inputs.shape[-1])
         gain, target = rows[..., -dim - 1 : -dim], rows[..., -dim:]
-        step = self.transition.stepping(rows[..., : self.transition.action_dim])
+        step = self.transition.stepping(rows[..., : -dim - 1])
         # s_t = (1 - gain) f + (gain target + noise), in one call after f
         trust = (1 - gain).transpose(0, 1).contiguous().unbind(0)
         rest = (gain * target + noise.reshape(-1, time, dim)).transpose(0, 1).contiguous().unbind(0)
@@ -146,7 +146,8 @@ def smoothing_path(transition: Transition, steps: Steps, start: Tensor, start_va
     )
     # backwards in time, mean_t = share_t (mean_{t+1} - move_{t+1}) + (1 - share_t) target_t
     back = share.flip(-1).unsqueeze(-1)
-    moves = transition.loc(steps.states[..., :-1, :], steps.actions[..., 1:, :]) - steps.states[..., :-1, :]
+    controls = transition.controls(steps.actions)[..., 1:, :]
+    moves = transition.loc(steps.states[..., :-1, :], controls) - steps.states[..., :-1, :]
     still = torch.zeros_like(steps.target[..., :1, :])
     rest = (1 - back) * steps.target.flip(-2) - back * torch.cat([still, moves.flip(-2)], -2)
     mean = unroll(torch.mul, rest[..., 0, :], back, rest).flip(-2)

@@ -127,7 +127,7 @@ class Search:
             actions = actions.repeat(self.batch * self.size, 1).unsqueeze(1)
         else:
             actions = self.actions.repeat_interleave(self.size, 0)
-        f = self.transition.stepping(actions)
+        f = self.transition.stepping(self.transition.controls(actions))
         s = torch.from_numpy(self.s)
         work, shape, s = s.dtype, s.shape, s.view(-1, s.shape[-1])
         rules = self.prior, self.noise, self.elsewhere, self.slip_noise, self.settings.kidnap, self.same

@@ -121,7 +121,8 @@ class TransitionPath(TorchDistribution):
 
     def _residual(self, value: Tensor) -> Tensor:
         """s_t - f(s_{t-1}, a_t) of steps 2 to T."""
-        return value[..., 1:, :] - self.transition.loc(value[..., :-1, :], self.actions[..., 1:, :])
+        controls = self.transition.controls(self.actions)[..., 1:, :]
+        return value[..., 1:, :] - self.transition.loc(value[..., :-1, :], controls)
 
     def _state(self) -> list[Tensor]:
         return [*self.transition.parameters(), *self.transition.buffers()]

@@ -191,7 +191,7 @@ def test_the_gate_starts_open_where_the_outcome_of_no_move_is_clear(
         tried = Outcomes(torch.zeros(tries, 2), torch.full((tries,), 0.5), torch.ones(tries))
         found = StartingValues(torch.zeros(2, 5), SlipRate(0.1, 0.1, 9, 9), tried, 1.0)
         assert len(tried.clear.target) == 0
-        monkeypatch.setattr("gtm_pyro.transitions.starting_values", lambda *_, found=found: found)
+        monkeypatch.setattr("gtm_pyro.transitions.translation.starting_values", lambda *_, found=found: found)
         caplog.clear()
         transition = WalledTranslation(5, initialise_slip=False)
         transition.initialise(torch.rand(1, 2, 3, 4, 4), torch.eye(5)[:2].unsqueeze(0))

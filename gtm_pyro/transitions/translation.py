@@ -1,19 +1,17 @@
-"""Transition densities p(s_t | s_{t-1}, a_t) of the state-space model."""
+"""Agents that move along the axes of the state space, with and without walls: eqs. (3) and (4)."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtm_pyro.errors import ConfigError, EpisodesError, check_positive
+from gtm_pyro.errors import EpisodesError
 from gtm_pyro.loop_closure import Outcomes
 from gtm_pyro.recurrence import unroll
 from gtm_pyro.slips import StartingValues, starting_values
+from gtm_pyro.transitions.base import Transition
 
 logger = logging.getLogger(__name__)
 
@@ -21,128 +19,6 @@ logger = logging.getLogger(__name__)
 _CONSISTENT = {False: 0.7, True: 0.4}
 # the share of places that lost agents may have got wrong
 _WRONG = 0.02
-_LOG_2PI = math.log(2 * math.pi)
-
-
-class Transition(nn.Module):
-    """p(s_t | s_{t-1}, a_t) = (1 - e) N(f(s_{t-1}, a_t), r² I) + e N(f(s_{t-1}, a_t), R² I).
-
-    A subclass gives ``loc``, that is f. With e = 0, the default, a step is Gaussian as in Fraccaro et al. 2018; e > 0
-    is for an agent that sometimes does not do as it is told.
-
-    :param action_dim: length of an action vector.
-    :param state_dim: length of a state vector.
-    :param scale: r, the standard deviation of a step in units of the state space.
-    :param learn_scale: make r a parameter.
-    :param slip: e, the probability of a slip, from 0 up to but not including 1. A buffer, not learnt.
-    :param slip_scale: R, the standard deviation of a step that slips, in units of the state space. A buffer.
-    :raises ConfigError: a number out of its range.
-    """
-
-    slip: Tensor
-    slip_scale: Tensor
-
-    def __init__(
-        self,
-        action_dim: int,
-        state_dim: int = 2,
-        scale: float = 1e-3,
-        learn_scale: bool = False,
-        slip: float = 0.0,
-        slip_scale: float = 1.0,
-    ) -> None:
-        super().__init__()
-        check_positive(scale=scale, action_dim=action_dim, state_dim=state_dim, slip_scale=slip_scale)
-        if not 0 <= slip < 1:
-            raise ConfigError(f"slip: expected a probability from 0 up to but not including 1, got {slip}")
-        self.action_dim, self.state_dim = action_dim, state_dim
-        log_scale = torch.tensor(float(scale)).log()
-        if learn_scale:
-            self.log_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("log_scale", log_scale)
-        self.register_buffer("slip", torch.tensor(float(slip)))
-        self.register_buffer("slip_scale", torch.tensor(float(slip_scale)))
-        self._slip_read: tuple[Tensor, int, bool] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_slip_read": None}  # a copy's buffer counts its versions anew
-
-    @property
-    def slips(self) -> bool:
-        """Whether e > 0. The buffer is read again only after it changed: no wait for an accelerator."""
-        e = self.slip
-        if e.is_inference():  # such tensors count no versions
-            return bool(e > 0)
-        if self._slip_read is None or self._slip_read[0] is not e or self._slip_read[1] != e._version:
-            self._slip_read = (e, e._version, bool(e > 0))
-        return self._slip_read[2]
-
-    @property
-    def scale(self) -> Tensor:
-        """r, a scalar."""
-        return self.log_scale.exp()
-
-    def loc(self, s: Tensor, actions: Tensor) -> Tensor:
-        """f(s_{t-1}, a_t): states ``(..., state_dim)``, actions ``(..., action_dim)`` to states.
-
-        Over any leading dimensions.
-        """
-        raise NotImplementedError
-
-    def forward(self, s: Tensor, actions: Tensor) -> dist.TorchDistribution:
-        """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``; a mixture of two Gaussians where e > 0."""
-        loc = self.loc(s, actions)
-        if not self.slips:
-            return dist.Normal(loc, self.scale).to_event(1)
-        scales = torch.stack([self.scale, self.slip_scale]).unsqueeze(-1)
-        components = dist.Normal(loc.unsqueeze(-2), scales).to_event(1)
-        weights = torch.stack([1 - self.slip, self.slip]).expand(components.batch_shape)
-        return dist.MixtureSameFamily(dist.Categorical(weights), components)
-
-    def scale_noise(self, unit: Tensor, slips: bool = True) -> Tensor:
-        """Noise of a step from standard normal numbers ``(..., state_dim)``: r times them, or R times where it slips.
-
-        Which steps slip is drawn here, without gradient.
-
-        :param slips: False for e = 0.
-        """
-        if not (slips and self.slips):
-            return self.scale * unit
-        slipped = torch.rand(unit.shape[:-1], dtype=unit.dtype, device=unit.device) < self.slip
-        return torch.where(slipped, self.slip_scale, self.scale).unsqueeze(-1) * unit
-
-    def noise_log_prob(self, residual: Tensor, slips: bool = True) -> Tensor:
-        """log p of s_t - f(s_{t-1}, a_t), ``(..., state_dim)`` to ``(...)``.
-
-        :param slips: False for e = 0.
-        """
-
-        def log_normal(scale: Tensor) -> Tensor:
-            return -0.5 * (residual / scale).square().sum(-1) - self.state_dim * (scale.log() + 0.5 * _LOG_2PI)
-
-        if not (slips and self.slips):
-            return log_normal(self.scale)
-        return torch.logaddexp(
-            torch.log1p(-self.slip) + log_normal(self.scale), self.slip.log() + log_normal(self.slip_scale)
-        )
-
-    def stepping(self, actions: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """``(s, t) -> f(s, a_t)`` under the parameters as they are now: for loops over time, without gradients.
-
-        :param actions: ``(rows, time, action_dim)``; states are then ``(rows, state_dim)``.
-        """
-        return lambda s, t: self.loc(s, actions[:, t])
-
-    def rollout(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
-        """The states that follow ``start``.
-
-        :param start: s_1, ``(*batch, state_dim)``.
-        :param actions: ``(*batch, time, action_dim)``; the first, which led to ``start``, is not used.
-        :param noise: epsilon in units of the state space, ``(*batch, time, state_dim)``; the first is not used.
-        :returns: ``(*batch, time, state_dim)``, differentiable in all three and in the parameters.
-        """
-        return unroll(self.loc, start, actions, noise)
 
 
 class Translation(Transition):
@@ -172,9 +48,9 @@ class Translation(Transition):
     def loc(self, s: Tensor, actions: Tensor) -> Tensor:
         return s + self.moves(actions)
 
-    def rollout(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
+    def rollout(self, start: Tensor, actions: Tensor, noise: Tensor, past: Tensor | None = None) -> Tensor:
         if type(self).loc is not Translation.loc:
-            return super().rollout(start, actions, noise)  # a subclass has another step
+            return super().rollout(start, actions, noise, past)  # a subclass has another step
         steps = (self.moves(actions) + noise)[..., 1:, :]
         return torch.cat([start.unsqueeze(-2), steps], -2).cumsum(-2)
 
@@ -308,18 +184,18 @@ class WalledTranslation(Translation):
         moves = self.moves(actions)
         return torch.addcmul(s, moves, self.gate(s + moves))
 
-    def rollout(self, start: Tensor, actions: Tensor, noise: Tensor) -> Tensor:
+    def rollout(self, start: Tensor, actions: Tensor, noise: Tensor, past: Tensor | None = None) -> Tensor:
         return unroll(self.loc, start, actions, noise, sequential=self._sequential)
 
-    def stepping(self, actions: Tensor) -> Callable[[Tensor, int], Tensor]:
+    def stepping(self, controls: Tensor) -> Callable[[Tensor, int], Tensor]:
         names = ("loc", "moves", "gate", "gate_logit")
         same = all(getattr(type(self), name) is getattr(WalledTranslation, name) for name in names)
         kinds = [nn.ReLU if i % 2 else nn.Linear for i in range(2 * len(self._gate_linear) - 1)]
         if not (same and [type(layer) for layer in self.gate_network] == kinds):
-            return super().stepping(actions)  # a subclass or another network that changes a step
+            return super().stepping(controls)  # a subclass or another network that changes a step
         # bare matrix products: less than half the time of calling the modules
         layers = [(layer.weight.t(), layer.bias) for layer in self._gate_linear]
-        moves = self.moves(actions).movedim(-2, 0).contiguous().unbind(0)
+        moves = self.moves(controls).movedim(-2, 0).contiguous().unbind(0)
 
         def step(s: Tensor, t: int) -> Tensor:
             h = s + moves[t]

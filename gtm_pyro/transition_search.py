@@ -1,0 +1,174 @@
+"""Starting values of a transition, by search: the bound is full of local optima, but its candidates are cheap to rank.
+
+A candidate is good if the memory explains what is seen: along its paths, the two memorised frames whose places are
+nearest, mixed by distance, look like the frame that is predicted. Frames are compared once, a path is low-dimensional, and so hundreds of
+candidates are scored together. Uses frames and actions alone.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Values = dict[str, Tensor]
+Keys = Callable[[Tensor], Tensor]
+
+_SIDE = 8
+_COMPONENTS = 32
+_RIDGE = 1e-2
+
+
+class Found(NamedTuple):
+    """The best candidate, its score, and the score of a memory that is read at random; squared differences a pixel."""
+
+    values: Values
+    score: float
+    chance: float
+
+
+class _Rollout(nn.Module):
+    """Keys of the states that actions lead to from the origin, without noise."""
+
+    def __init__(self, transition: nn.Module, keys: Keys) -> None:
+        super().__init__()
+        self.transition, self._keys = transition, (keys,)
+
+    def forward(self, actions: Tensor) -> Tensor:
+        start = actions.new_zeros(len(actions), self.transition.state_dim)
+        noise = actions.new_zeros(*actions.shape[:2], self.transition.state_dim)
+        return self._keys[0](self.transition.rollout(start, actions, noise))
+
+
+class Differences(NamedTuple):
+    """Mean squared differences of frames, averaged to 8 x 8 pixels: of predicted frames from memorised ones,
+    ``(batch, predicted, tau)``, and of memorised ones from each other, ``(batch, tau, tau)``."""
+
+    predicted: Tensor
+    memorised: Tensor
+
+
+def differences(frames: Tensor, num_observed: int) -> Differences:
+    """Compare all frames ``(batch, T, C, H, W)`` with those of the first ``num_observed`` steps."""
+    flat = _small(frames)
+    apart = torch.cdist(flat, flat[:, :num_observed]).square() / flat.shape[-1]
+    return Differences(apart[:, num_observed:], apart[:, :num_observed])
+
+
+@torch.no_grad()
+def memory_fit(
+    transition: nn.Module, candidates: Values, actions: Tensor, apart: Differences, keys: Keys, chunk: int = 64
+) -> Tensor:
+    """How unlike what the memory shows is to what is seen, for each candidate and episode, ``(N, batch)``.
+
+    Shown are the two nearest entries at distances d_1 and d_2, with weights d_2 / (d_1 + d_2) and d_1 / (d_1 + d_2).
+
+    :param candidates: parameters of the transition by name, each ``(N, ...)``.
+    :param actions: ``(batch, T, action_dim)``.
+    :param keys: places of states.
+    """
+    tau = apart.memorised.shape[-1]
+    rollout = _Rollout(transition, keys)
+    fixed = {f"transition.{name}": t for name, t in (*transition.named_parameters(), *transition.named_buffers())}
+
+    def places(values: Values) -> Tensor:
+        own = {f"transition.{name}": value for name, value in values.items()}
+        found: Tensor = torch.func.functional_call(rollout, {**fixed, **own}, (actions,))
+        return found
+
+    scores = []
+    for first in range(0, len(next(iter(candidates.values()))), chunk):
+        part = {name: value[first : first + chunk] for name, value in candidates.items()}
+        place = torch.func.vmap(places)(part)  # (n, batch, T, key_dim)
+        distance = torch.cdist(place[:, :, tau:], place[:, :, :tau])
+        n, shape = len(distance), distance.shape[1:]
+        nearest, one = distance.min(-1)  # twice a minimum: a third of the time of topk
+        second, two = distance.scatter(-1, one.unsqueeze(-1), torch.inf).min(-1)
+        error = apart.predicted.expand(n, *shape).gather(-1, torch.stack([one, two], -1))
+        pair = apart.memorised.flatten(1).expand(n, -1, -1).gather(-1, one * tau + two)
+        # of the second; none where there is but one entry
+        share = (nearest / (nearest + second).clamp_min(1e-12)).clamp_max(0.5)
+        scores.append(((1 - share) * error[..., 0] + share * error[..., 1] - share * (1 - share) * pair).mean(-1))
+    return torch.cat(scores)
+
+
+@torch.no_grad()
+def search(
+    transition: nn.Module,
+    propose: Callable[[Values, torch.Generator], Values],
+    start: Values,
+    frames: Tensor,
+    actions: Tensor,
+    num_observed: int,
+    keys: Keys,
+    rounds: int = 24,
+    gain: float = 0.0,
+    seed: int = 0,
+) -> Found:
+    """The best of many candidates.
+
+    :param propose: candidates near the best one so far: of its values and a generator.
+    :param start: a candidate to begin with.
+    :param num_observed: steps of an episode that are memorised.
+    :param gain: share of its score by which a candidate must be better than the best one so far.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    apart = differences(frames, num_observed)
+    best = start
+    score = memory_fit(transition, {k: v.unsqueeze(0) for k, v in best.items()}, actions, apart, keys)[0]
+    for _ in range(rounds):
+        candidates = propose(best, generator)
+        scores = memory_fit(transition, candidates, actions, apart, keys)
+        winner = int(scores.mean(-1).argmin())
+        if scores[winner].mean() < (1 - gain) * score.mean():
+            best, score = {name: value[winner] for name, value in candidates.items()}, scores[winner]
+    return Found(best, float(score.mean()), float(apart.predicted.mean()))
+
+
+@torch.no_grad()
+def turn_signs(turns: Tensor, frames: Tensor, actions: Tensor, displacements: Callable[[Tensor], Tensor]) -> Tensor:
+    """Which way each action turns the agent, given how fast: +1 or -1 for each action, ``(action_dim,)``.
+
+    Where no episode turns both ways, the memory fits as well if one way is taken for the other. But turns then change
+    frames in ways that contradict each other: x_t - x_{t-1} = turn_t (B x_{t-1} + b), with B and b fitted to half the
+    episodes, is compared with the other half.
+
+    :param turns: radians a step of each action, ``(action_dim,)``; that of the first that turns keeps its sign.
+    :param frames: ``(batch, T, C, H, W)``.
+    :param displacements: turns of all steps, ``(batch, T)``, for turns of the actions ``(action_dim,)``.
+    """
+    flat = _small(frames)
+    centred = flat - flat.mean((0, 1))
+    axes = torch.linalg.svd(centred.flatten(0, 1)[:: max(1, len(flat) * flat.shape[1] // 4096)], full_matrices=False)
+    x = centred @ axes.Vh[:_COMPONENTS].mT
+    turning = [i for i, turn in enumerate(turns.tolist()) if abs(turn) > 0.01 * float(turns.abs().max())]
+    best = torch.ones_like(turns)
+    lowest = float("inf")
+    for flips in itertools.product((1.0, -1.0), repeat=max(0, min(len(turning), 8) - 1)):
+        signs = torch.ones_like(turns)
+        signs[turning[1:8]] = torch.tensor(flips).to(signs)
+        error = _generator_error(x, displacements(turns * signs))
+        if error < lowest:
+            lowest, best = error, signs
+    return best
+
+
+def _generator_error(x: Tensor, turn: Tensor) -> float:
+    """Of x_t - x_{t-1} = turn_t (B x_{t-1} + b) on the odd episodes, fitted to the even ones."""
+    inputs = turn[:, 1:, None] * torch.cat([x[:, :-1], torch.ones_like(x[:, 1:, :1])], -1)
+    target = x.diff(dim=1)
+    a, b = (t[::2].flatten(0, 1).double() for t in (inputs, target))
+    gram = a.mT @ a
+    weights = torch.linalg.solve(gram + _RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram), a.mT @ b)
+    rest = target[1::2].double() - inputs[1::2].double() @ weights
+    return float(rest.square().mean())
+
+
+def _small(frames: Tensor) -> Tensor:
+    """Frames of at most 8 x 8 pixels as vectors, ``(batch, T, pixels)``."""
+    batch, time = frames.shape[:2]
+    if max(frames.shape[-2:]) > _SIDE:
+        frames = F.adaptive_avg_pool2d(frames.flatten(0, 1), _SIDE)
+    return frames.reshape(batch, time, -1)

@@ -1,0 +1,7 @@
+"""Transition densities p(s_t | s_{t-1}, a_t) of the state-space model."""
+
+from gtm_pyro.transitions.base import Transition
+from gtm_pyro.transitions.rotation import MomentumTranslation, RotatingTranslation
+from gtm_pyro.transitions.translation import Translation, WalledTranslation
+
+__all__ = ["MomentumTranslation", "RotatingTranslation", "Transition", "Translation", "WalledTranslation"]
