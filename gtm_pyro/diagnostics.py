@@ -182,7 +182,9 @@ def _predicted(model: EvaluatedModel, guide: EvaluatedGuide, episodes: Episodes)
     """The model's own x along a path that the guide began and the actions continue."""
     observed = episodes.observed
     s = guide.path(observed).sample().squeeze(-3)
-    rollout = model.imagine(s[:, -1], model.remember(s, observed.frames), episodes.predicted_actions)
+    rollout = model.imagine(
+        s[:, -1], model.remember(s, observed.frames), episodes.predicted_actions, past=observed.actions
+    )
     s = torch.cat([s, rollout.states], 1)
     # s is held from outside, for uncondition frees every site that is held inside it
     program = poutine.condition(poutine.uncondition(model), {"s": s.unsqueeze(-3)})

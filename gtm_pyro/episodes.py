@@ -28,7 +28,7 @@ class Episodes:
     :param actions: a_{1:T}, shape (batch, time, action_dim), of the dtype of the frames; one-hot or continuous.
         actions[:, t] led to frames[:, t]; actions[:, 0] is ignored, for the first frame is the start.
     :param num_observed: tau, between 1 and time.
-    :param poses: true poses, shape (batch, time, pose_dim), for evaluation only.
+    :param poses: true poses, shape (batch, time, pose_dim), for evaluation, and as targets of displacement regression.
     :param worlds: the images walked on, shape (batch, channels, world height, world width), for figures only.
     :param validate: also check every value (finite; frames and worlds in [0, 1]). Shapes and dtypes are always checked.
     :raises EpisodesError: names the argument, what was expected and what came; for a bad value, its first index.
@@ -106,6 +106,19 @@ class Episodes:
     @property
     def predicted_poses(self) -> Tensor | None:
         return None if self.poses is None else self.poses[:, self.num_observed :]
+
+    @property
+    def displacements(self) -> Tensor:
+        """True moves and turns in the agent's frame, R(-h_{t-1}) (p_t - p_{t-1}) and h_t - h_{t-1}: (batch, T - 1, 3).
+
+        :raises EpisodesError: poses are not known, or are no position and heading (x, y, radians).
+        """
+        if self.poses is None or self.poses.shape[-1] != 3:
+            got = "none" if self.poses is None else tuple(self.poses.shape)
+            raise EpisodesError(f"poses: expected (batch, time, 3), a position and a heading, got {got}")
+        dx, dy, turn = self.poses.diff(dim=1).unbind(-1)
+        cos, sin = self.poses[:, :-1, 2].cos(), self.poses[:, :-1, 2].sin()
+        return torch.stack([cos * dx + sin * dy, cos * dy - sin * dx, turn], -1)
 
     def to(self, target: torch.device | torch.dtype | str) -> "Episodes":
         """The same episodes on another device, or in another floating dtype (float32 or float64)."""

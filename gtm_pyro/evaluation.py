@@ -17,6 +17,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.plain_json import write_json
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
+from gtm_pyro.views import VIEW_TOLERANCE, compare_views, drift, pose_measures, relative_poses
 
 LAST_STEPS = 32
 
@@ -32,6 +33,14 @@ METRIC_NAMES = (
     "mean_frame_mse",
     "reconstruction_mse_all",
     "mean_frame_mse_all",
+    "mean_frame_mse_unvisited",
+    "copy_mse",
+    "copy_mse_unvisited",
+    "best_copy_mse_unvisited",
+    "mse_drift",
+    "heading_correlation",
+    "heading_rmse",
+    "position_error_last",
     "localisation_rmse",
     "localisation_rmse_similarity",
     "localisation_rmse_last_32",
@@ -59,8 +68,10 @@ class Evaluation:
     :param entries: number of the memory entry shown, -1 for none, ``(batch, num_predicted)``.
     :param visited: whether the true cell was occupied while memorising, ``(batch, num_predicted)``; None without poses.
     :param retrieved: whether the entry shown was written in the true cell, same shape; None without poses.
-    :param affine: states to poses; None without poses.
-    :param similarity: states to poses; None without poses or where their dimensions differ.
+    :param poses: true ones, ``(batch, T, pose_dim)``; of agents with a heading, as seen from where they start. None
+        without.
+    :param affine: states to positions; None without poses.
+    :param similarity: states to positions; None without poses or where their dimensions differ.
     """
 
     metrics: dict[str, float]
@@ -72,13 +83,14 @@ class Evaluation:
     entries: Tensor
     visited: Tensor | None
     retrieved: Tensor | None
+    poses: Tensor | None
     affine: Alignment | None
     similarity: Alignment | None
 
     @property
     def aligned_states(self) -> Tensor | None:
-        """States in pose units by the affine fit, ``(batch, T, pose_dim)``."""
-        return None if self.affine is None else self.affine(self.states)
+        """States in pose units by the affine fit, ``(batch, T, pose_dim)``; positions alone where there are headings."""
+        return None if self.affine is None else self.affine(self.states[..., : self.affine.matrix.shape[-1]])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the metrics as one flat JSON object, whole or not at all; NaN becomes null.
@@ -105,6 +117,7 @@ def evaluate(
     *,
     seed: int = 0,
     cell_size: float = 1.0,
+    view_tolerance: tuple[float, float] = VIEW_TOLERANCE,
     iwae_particles: int = 8,
     iwae_episodes: int = 8,
     chunk_size: int = 16,
@@ -115,12 +128,19 @@ def evaluate(
     the caller's random state nor the parameter store is changed.
 
     A step is visited where its true cell was occupied while memorising; a cell is a pose rounded to a multiple of
-    ``cell_size``. Squared errors are means over pixels and steps, of predicted steps only:
+    ``cell_size``. Poses of three numbers are positions and headings: a step is visited where its view was memorised, at
+    most ``view_tolerance`` away. Squared errors are means over pixels and steps, of predicted steps only:
 
     * ``mse``, ``mse_visited``, ``mse_unvisited``: predicted frames, decoded from the mean of the memory entry shown;
       ``mse_visited_sampled``: decoded from a draw of p(z | s, m).
     * ``reconstruction_mse``: decoder(encoder mean) of the true frames of visited steps, the floor of ``mse_visited``;
       ``mean_frame_mse``: the episode's mean memorised frame for the same steps. ``_all``: over all predicted steps.
+    * ``copy_mse``, ``_unvisited``: the memorised frame whose true pose is nearest; ``best_copy_mse_unvisited``: the lower
+      of this and ``mean_frame_mse_unvisited``. With headings only.
+    * ``mse_drift``: ``mse`` of the last 50 predicted steps over that of the 50 before.
+    * ``heading_correlation``: of inferred and true headings, over all steps of all episodes, as seen from where each
+      starts; ``heading_rmse``: in radians, not fitted, but for the sign. ``position_error_last``: at step T after the
+      best similarity fit, as a share of the path's length, mean over episodes.
     * ``retrieval_accuracy``: share of visited steps whose entry was written in the true cell; ``_last_32``.
     * ``visited_share``: share of predicted steps that are visited.
     * ``localisation_rmse``: in pose units, all T steps, after the best affine fit over all episodes; ``_similarity``:
@@ -132,6 +152,7 @@ def evaluate(
 
     :param seed: of all draws.
     :param cell_size: in pose units.
+    :param view_tolerance: in pose units and in radians.
     :param iwae_particles: 0 leaves ``iwae`` out.
     :param chunk_size: episodes at a time; the draws depend on it.
     :raises EpisodesError: episodes without a predicted step.
@@ -148,24 +169,33 @@ def evaluate(
     rolled = _Prediction(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
     episodes = episodes.to("cpu")
     poses, tau = episodes.poses, episodes.num_observed
-    visited = retrieved = affine = similarity = None
-    if poses is not None:
+    visited = retrieved = affine = similarity = nearest = None
+    states = rolled.states
+    if poses is not None and poses.shape[-1] == 3:
+        visited, retrieved, nearest = compare_views(poses, tau, rolled.entries, view_tolerance)
+        poses = relative_poses(poses)
+    elif poses is not None:
         cells = torch.floor(poses / cell_size + 0.5).long()
         visited, retrieved = visited_and_retrieved(cells[:, :tau], cells[:, tau:], rolled.entries)
-    metrics, by_horizon = _measures(episodes, rolled, visited, retrieved)
+    metrics, by_horizon = _measures(episodes, rolled, visited, retrieved, nearest)
     if poses is not None:
-        affine = best_affine(rolled.states, poses)
-        error = affine(rolled.states) - poses
+        places = poses
+        if nearest is not None:
+            states, places = states[..., :2], poses[..., :2]
+            if rolled.states.shape[-1] == 3:
+                metrics |= pose_measures(rolled.states, poses)
+        affine = best_affine(states, places)
+        error = affine(states) - places
         metrics["localisation_rmse"] = root_mean_square(error)
         metrics["localisation_rmse_last_32"] = root_mean_square(error[:, tau:][:, -LAST_STEPS:])
         by_horizon["localisation_rmse"] = error[:, tau:].double().square().sum(-1).mean(0).sqrt().numpy()
-        seen = rolled.states[:, :tau]
-        tracked = best_affine(seen, poses[:, :tau])(seen) - poses[:, :tau]
+        seen = states[:, :tau]
+        tracked = best_affine(seen, places[:, :tau])(seen) - places[:, :tau]
         metrics["localisation_rmse_memorised_path"] = root_mean_square(tracked)
         metrics["localisation_rmse_tracked_end"] = root_mean_square(tracked[:, -1])
-        if rolled.states.shape[-1] == poses.shape[-1]:
-            similarity = best_similarity(rolled.states, poses)
-            metrics["localisation_rmse_similarity"] = root_mean_square(similarity(rolled.states) - poses)
+        if states.shape[-1] == places.shape[-1]:
+            similarity = best_similarity(states, places)
+            metrics["localisation_rmse_similarity"] = root_mean_square(similarity(states) - places)
     elbo = torch.cat([bound.total[0] for bound in bounds]).mean().item() / episodes.num_predicted
     kl = torch.cat([bound.kl[0] for bound in bounds]).mean().item() / episodes.num_predicted
     gain = math.nan if few is None else few.iwae_gain().mean().item() / episodes.num_predicted
@@ -181,6 +211,7 @@ def evaluate(
         entries=rolled.entries,
         visited=visited,
         retrieved=retrieved,
+        poses=poses,
         affine=affine,
         similarity=similarity,
     )
@@ -214,8 +245,9 @@ def _predict(model: EvaluatedModel, guide: EvaluatedGuide, episodes: Episodes) -
     s = guide.path(observed).sample().squeeze(-3)
     memory = model.remember(s, observed.frames)
     start, actions, frames = s[:, -1], episodes.predicted_actions, episodes.predicted_frames
-    rollout = model.imagine(start, memory, actions)
-    sampled = model.imagine(start, memory, actions, sample=True)
+    past = observed.actions
+    rollout = model.imagine(start, memory, actions, past=past)
+    sampled = model.imagine(start, memory, actions, sample=True, past=past)
     reconstructed = model.decoder.frames(model.encoder.statistics(frames)["loc"])
     states = torch.cat([s, rollout.states], 1)
     return _Prediction(states, rollout.frames, reconstructed, rollout.entries, _squared_error(sampled.frames, frames))
@@ -229,7 +261,13 @@ def _squared_error(frames: Tensor, true: Tensor) -> Tensor:
 _Measures = tuple[dict[str, float], dict[str, np.ndarray]]
 
 
-def _measures(episodes: Episodes, rolled: _Prediction, visited: Tensor | None, retrieved: Tensor | None) -> _Measures:
+def _measures(
+    episodes: Episodes,
+    rolled: _Prediction,
+    visited: Tensor | None,
+    retrieved: Tensor | None,
+    nearest: Tensor | None,
+) -> _Measures:
     """Everything that is a mean over some of the predicted steps, as one number and by horizon."""
     true, everywhere = episodes.predicted_frames, torch.ones_like(rolled.entries, dtype=torch.bool)
     known = everywhere if visited is None else visited
@@ -248,11 +286,20 @@ def _measures(episodes: Episodes, rolled: _Prediction, visited: Tensor | None, r
             "mse_visited_sampled": (rolled.sampled_error, known),
             "reconstruction_mse": (floor, known),
             "mean_frame_mse": (mean_frame, known),
+            "mean_frame_mse_unvisited": (mean_frame, ~known),
             "retrieval_accuracy": (retrieved, known),
             "visited_share": (visited, everywhere),
         }
+    if nearest is not None:
+        pairs = zip(episodes.frames, nearest, true, strict=True)  # one at a time, for copies are large
+        copied = torch.stack([_squared_error(frames[steps], shown) for frames, steps, shown in pairs])
+        means |= {"copy_mse": (copied, everywhere), "copy_mse_unvisited": (copied, ~known)}
     # a mean over no step is NaN
     numbers = {name: float(value[chosen].double().mean()) for name, (value, chosen) in means.items()}
+    numbers["mse_drift"] = drift(error)
+    if nearest is not None:
+        rivals = (numbers["copy_mse_unvisited"], numbers["mean_frame_mse_unvisited"])
+        numbers["best_copy_mse_unvisited"] = min(rivals)
     if retrieved is not None:
         last = slice(-LAST_STEPS, None)
         numbers["retrieval_accuracy_last_32"] = float(retrieved[:, last][known[:, last]].double().mean())

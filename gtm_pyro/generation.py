@@ -18,6 +18,8 @@ from gtm_pyro.evaluation import visited_and_retrieved
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
 
 Pixels = Literal["uint8", "float32"]
+# actions from which momentum follows
+_PAST = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +145,11 @@ def generate(
     with drawing(seed, episode.device, model, guide):
         s = guide.path(episode).sample().squeeze(-3)
         memory = model.remember(s, episode.frames)
-        start = s[:, -1]
+        start, past = s[:, -1], episode.actions
         for chunk in actions.unsqueeze(0).split(chunk_size, 1):
-            rollout = model.imagine(start, memory, chunk)
-            start = rollout.states[:, -1]
+            rollout = model.imagine(start, memory, chunk, past=past)
+            # friction forgets what was longer ago
+            start, past = rollout.states[:, -1], torch.cat([past, chunk], 1)[:, -_PAST:]
             part = {
                 "frames": _to_pixels(rollout.frames[0], pixels),
                 "states": rollout.states[0].cpu().numpy(),

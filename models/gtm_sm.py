@@ -6,15 +6,15 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.landmarks import Landmarks, look, resembling_entries, resembling_steps
-from gtm_pyro.memory import DeferredValues, SpatialMemory
+from gtm_pyro.memory import DeferredValues, NumNeighbors, Retrieved, SpatialMemory, StoredValues
 from gtm_pyro.paths import TransitionPath
-from gtm_pyro.priors import MixturePrior
+from gtm_pyro.priors import MixturePrior, NormalMixture, QueryPrior
 from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import Transition
 
@@ -48,20 +48,28 @@ class GTMSM(PyroModule):
     :param decoder: p(x_t | z_t).
     :param reading: which steps are scored, and against which entries, when a call does not say.
     :param initial_scale: standard deviation of s_1 about the origin: an agent that starts in a known place.
+    :param keys: what the memory's distances see of a state, a module of states ``(..., state_dim)``; None: the state.
+    :param displacement_weight: in training mode, the log joint density loses so many nats for each squared unit by
+        which displacements in the agent's frame are wrong: the regression of section 4.2.2. Needs true poses, which
+        are a target only.
     """
 
     def __init__(
         self,
         transition: Transition,
         memory: SpatialMemory | None = None,
-        prior: MixturePrior | None = None,
+        prior: MixturePrior | QueryPrior | None = None,
         encoder: FrameEncoder | None = None,
         decoder: FrameDecoder | None = None,
         reading: Reading | None = None,
         initial_scale: float = 1e-3,
+        keys: nn.Module | None = None,
+        displacement_weight: float = 0.0,
     ) -> None:
         super().__init__()
         check_positive(initial_scale=initial_scale)
+        if displacement_weight < 0:
+            raise ConfigError(f"displacement_weight: expected a number of at least 0, got {displacement_weight}")
         self.transition = transition
         self.memory = memory or SpatialMemory()
         self.prior = prior or MixturePrior()
@@ -72,6 +80,12 @@ class GTMSM(PyroModule):
             sizes = [getattr(part, "latent_dim", None) for part in (self.encoder, getattr(self, name))]
             if None not in sizes and sizes[0] != sizes[1]:
                 raise ConfigError(f"{name}.latent_dim: expected {sizes[0]} as the encoder has it, got {sizes[1]}")
+        self.keys = keys or nn.Identity()
+        for name in ("prior", "keys"):
+            size = getattr(getattr(self, name), "state_dim", transition.state_dim)
+            if size != transition.state_dim:
+                raise ConfigError(f"{name}.state_dim: expected {transition.state_dim} as the transition has it, got {size}")
+        self.displacement_weight = displacement_weight
         self.reading = reading or Reading()
         self.register_buffer("initial_loc", torch.zeros(transition.state_dim))
         self.register_buffer("initial_scale", torch.tensor(float(initial_scale)))
@@ -88,7 +102,15 @@ class GTMSM(PyroModule):
 
         :param s: ``(*batch, tau, state_dim)``.
         """
-        return self.memory.write(s, DeferredValues(self.encoder.statistics, frames))
+        known = StoredValues({"state": s}, s.dim() - 2) if self.prior.reads_states else None
+        return self.memory.write(self.keys(s), DeferredValues(self.encoder.statistics, frames, known))
+
+    def recall(
+        self, memory: SpatialMemory, s: Tensor, num_neighbors: NumNeighbors | None = None, allowed: Tensor | None = None
+    ) -> tuple[NormalMixture, Retrieved]:
+        """p(z_t | s_t, m) at states ``(*batch, Q, state_dim)``, and the entries that it was made of."""
+        read = memory.read(self.keys(s), num_neighbors, allowed)
+        return self.prior(read, s), read
 
     def encode(self, frames: Tensor, s: Tensor) -> dist.TorchDistribution:
         """q(z_t | x_t), which leaves the state out: eq. (2). Event ``(latent_dim,)``."""
@@ -109,9 +131,11 @@ class GTMSM(PyroModule):
         with pyro.plate("episodes", episodes.batch_size, dim=-2):
             s = pyro.sample("s", self.path(episodes.actions)).squeeze(-3)
             memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
-            read = memory.read(s[..., scored, :], reading.num_neighbors, reading.allowed(episodes))
+            prior, _ = self.recall(memory, s[..., scored, :], reading.num_neighbors, reading.allowed(episodes))
+            if self.displacement_weight and self.training:
+                pyro.factor("displacements", -self.displacement_weight * self.displacement_error(episodes))
             with pyro.plate("steps", frames.shape[1], dim=-1):
-                z = pyro.sample("z", self.prior(read))
+                z = pyro.sample("z", prior)
                 pyro.sample("x", self.decoder(z), obs=frames)
 
     @torch.no_grad()
@@ -125,17 +149,36 @@ class GTMSM(PyroModule):
         memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)
         s = path.sample().squeeze(-3)
         memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
-        prior = self.prior(memory.read(s[..., scored, :], reading.num_neighbors, reading.allowed(episodes)))
+        prior, _ = self.recall(memory, s[..., scored, :], reading.num_neighbors, reading.allowed(episodes))
         return prior.regret(self.encoder.statistics(episodes.frames[:, scored])["loc"])
 
     def initialise(self, episodes: Episodes) -> None:
-        """Set starting values from frames and actions, where the transition knows how to."""
+        """Set starting values from frames and actions, where the transition knows how to; from true displacements too
+        where these are targets of training."""
+        if self.displacement_weight:
+            self.transition.regress(episodes.actions, episodes.displacements)
+            return
         initialise = getattr(self.transition, "initialise", None)
         if initialise is not None:
             initialise(episodes.frames, episodes.actions, num_observed=episodes.num_observed)
 
+    def displacement_error(self, episodes: Episodes) -> Tensor:
+        """Squared error of the displacements d_{2:T}, summed over steps, ``(batch, 1)``: section 4.2.2.
+
+        :raises EpisodesError: episodes without poses of a position and a heading.
+        """
+        d = self.transition.controls(episodes.actions)[:, 1:]
+        return (d - episodes.displacements).square().sum((-2, -1)).unsqueeze(-1)
+
     @torch.no_grad()
-    def imagine(self, start: Tensor, memory: SpatialMemory, actions: Tensor, sample: bool = False) -> Imagined:
+    def imagine(
+        self,
+        start: Tensor,
+        memory: SpatialMemory,
+        actions: Tensor,
+        sample: bool = False,
+        past: Tensor | None = None,
+    ) -> Imagined:
         """Roll the model forward from actions alone: eq. (1) after the memorisation phase.
 
         :param start: s_tau, ``(*batch, state_dim)``.
@@ -143,6 +186,8 @@ class GTMSM(PyroModule):
         :param actions: ``(*batch, time, action_dim)``, the actions after step tau.
         :param sample: draw z from p(z_t | s_t, m); otherwise z is the mean of the entry that has the most weight,
             with those that agree with it.
+        :param past: the actions up to step tau, from which momentum follows, ``(*batch, any, action_dim)``; None: the
+            agent is at rest.
         """
         transition = self.transition
         noise = transition.scale * torch.randn(
@@ -150,9 +195,8 @@ class GTMSM(PyroModule):
         )
         # a rollout leaves the first action and the first noise alone: they led to where it starts
         pad = [torch.cat([x[..., :1, :], x], -2) for x in (actions, noise)]
-        states = transition.rollout(start, *pad)[..., 1:, :]
-        read = memory.read(states)
-        prior = self.prior(read)
+        states = transition.rollout(start, *pad, past=past)[..., 1:, :]
+        prior, read = self.recall(memory, states)
         heaviest = prior.heaviest
         z = prior.sample() if sample else heaviest.loc
         return Imagined(states, self.decoder.frames(z), read.entry(heaviest.component))

@@ -88,16 +88,18 @@ class DeferredValues:
     :param encode: q(z | x): frames (n, C, H, W) -> statistics (n, ...) by name; each frame by itself (no
         batch norm).
     :param frames: (*batch, N, C, H, W).
+    :param known: statistics that need no encoding, (*other batch, N, ...) by name, read beside those that do.
 
     On a CPU a read encodes each frame that it names once. On other devices it encodes them all, since to know
     how many different frames were named would make the host wait for the device.
     """
 
-    def __init__(self, encode: Encode, frames: Tensor) -> None:
+    def __init__(self, encode: Encode, frames: Tensor, known: StoredValues | None = None) -> None:
         if frames.dim() < 4:
             raise MemoryReadError(f"frames: expected (*batch, N, C, H, W), got {tuple(frames.shape)}")
         self.encode = encode
         self.frames = frames
+        self.known = known
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -116,12 +118,13 @@ class DeferredValues:
         )
 
     def gather(self, index: Tensor | None) -> dict[str, Tensor]:
+        known = {} if self.known is None else self.known.gather(index)
         if index is None or index.device.type != "cpu":
-            return self.encoded().gather(index)
+            return self.encoded().gather(index) | known
         rows = _flat_rows(index, self.batch_shape, self.num_entries)
         named, position = torch.unique(rows, return_inverse=True)
         stats = self.encode(self.frames.reshape(-1, *self.frames.shape[-3:]).index_select(0, named))
-        return {name: _take_rows(stat, position) for name, stat in stats.items()}
+        return {name: _take_rows(stat, position) for name, stat in stats.items()} | known
 
     def concat(self, other: Values) -> DeferredValues:
         if not isinstance(other, DeferredValues) or other.encode != self.encode:
@@ -132,7 +135,10 @@ class DeferredValues:
         first, second, batch = _on_one_batch(
             {"frames": self.frames}, self.batch_shape, {"frames": other.frames}, other.batch_shape
         )
-        return DeferredValues(self.encode, torch.cat([first["frames"], second["frames"]], len(batch)))
+        if (self.known is None) != (other.known is None):
+            raise MemoryReadError("values: expected the same known statistics to append, got some on one side only")
+        known = self.known.concat(other.known) if self.known and other.known else None
+        return DeferredValues(self.encode, torch.cat([first["frames"], second["frames"]], len(batch)), known)
 
 
 def as_values(values: Values | Mapping[str, Tensor], keys: Tensor) -> Values:
