@@ -16,7 +16,19 @@ from gtm_pyro import __version__
 from gtm_pyro.catalogue import did_you_mean
 from gtm_pyro.config import FIELDS
 from gtm_pyro.errors import ConfigError, GTMPyroError
-from gtm_pyro.help_words import COMPARE, DIAGNOSE, EVALUATE, FIRST_RUN, GENERATE, LIST, LOCALISE, PURPOSE, REPORT, TRAIN
+from gtm_pyro.help_words import (
+    COMPARE,
+    DATA,
+    DIAGNOSE,
+    EVALUATE,
+    FIRST_RUN,
+    GENERATE,
+    LIST,
+    LOCALISE,
+    PURPOSE,
+    REPORT,
+    TRAIN,
+)
 from gtm_pyro.interrupts import Interrupted
 
 BAD_INPUT = 2
@@ -124,6 +136,20 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add("--pixels", metavar="TYPE", default="uint8", help=text)
 
     command("report", "DIR", "draw the figures and the page of a run again", REPORT, *_MACHINE)
+    usage, text = "NAME [--episodes N] [--engine vizdoom] [--out DIR]", "make the episodes of a labyrinth in advance"
+    add = command("data", usage, text, DATA).add_argument
+    add("source", metavar="NAME", nargs="?", help="labyrinth-rotation, labyrinth-walk or labyrinth-rooms")
+    text = "to train on (default: what the source has; a shard of 32 is always whole)"
+    add("--episodes", metavar="N", type=_whole(1), help=text)
+    add("--test_episodes", metavar="N", type=_whole(1), help="to test on (default: what the source has)")
+    add("--steps", metavar="N", type=_whole(1), help="frames of an episode (default: what the source has)")
+    add("--engine", metavar="NAME", default="raycaster", help="raycaster or vizdoom (default: %(default)s)")
+    add("--seed", metavar="N", type=_whole(0), default=0, help="of the labyrinths (default: %(default)s)")
+    add("--steady", action="store_true", help="labyrinth-rotation at full speed from the start, not from rest")
+    add("--out", metavar="DIR", help="where the shards go (default: a folder of the user's caches)")
+    text = "processes that make them; 0 is this one (default: %(default)s)"
+    add("--workers", metavar="N", type=_whole(0), default=1, help=text)
+
     command("list", "", "the experiments, and the classes that can be named in them", LIST)
     return top, commands.choices
 

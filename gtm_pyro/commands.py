@@ -25,6 +25,7 @@ from gtm_pyro.command_inputs import (
 )
 from gtm_pyro.comparison import compare
 from gtm_pyro.config import Experiment
+from gtm_pyro.data_command import fill_folder
 from gtm_pyro.diagnostics import posterior, save_posterior
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.evaluation import Evaluation, evaluate
@@ -40,6 +41,7 @@ from gtm_pyro.reliability import diagnose
 from gtm_pyro.reliability.export import diagnosis_kept, save_diagnosis
 from gtm_pyro.report import summary, write_report
 from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.views import VIEW_TOLERANCE
 
 
 def train_command(arguments: Namespace) -> None:
@@ -195,6 +197,11 @@ def report_command(arguments: Namespace) -> None:
     _finish(experiment, folder, device)
 
 
+def data_command(arguments: Namespace) -> None:
+    """Make episodes in advance."""
+    fill_folder(arguments)
+
+
 def list_command(arguments: Namespace) -> None:
     """Print what there is."""
     print("experiments\n" + _table(experiments()))
@@ -209,7 +216,9 @@ def list_command(arguments: Namespace) -> None:
 def _evaluate(experiment: Experiment, device: torch.device) -> Evaluation:
     model: Any = experiment.model
     guide: Any = experiment.guide
-    return evaluate(model, guide, experiment.held_out(device), seed=experiment.evaluation.seed)
+    tolerance = getattr(experiment.data, "view_tolerance", VIEW_TOLERANCE)
+    episodes, seed = experiment.held_out(device), experiment.evaluation.seed
+    return evaluate(model, guide, episodes, seed=seed, view_tolerance=tolerance)
 
 
 def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gtm_pyro.stages import LearningRates, Stage
 
 # arguments of data that name a file or a folder
-_PATHS = ("images", "directory")
+_PATHS = ("images", "directory", "cache")
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ class NonFiniteLossError(GTMPyroError, ArithmeticError):
     """The loss or a gradient became NaN or infinite; the last good checkpoint is kept."""
 
 
+class EngineError(GTMPyroError):
+    """An engine that shows labyrinths did not start, ended or hangs; another one can be started."""
+
+
 class MissingDependencyError(GTMPyroError, ImportError):
     """An optional package is needed; the message holds the install command."""
 

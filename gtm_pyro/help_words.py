@@ -114,6 +114,20 @@ example:
   gtm-pyro report runs/a
 """
 
+DATA = """
+Make the episodes of a labyrinth in advance, for training and for testing, as NPZ files that a training then reads. A
+command that was stopped, even by force, goes on where it was: files that are there and whole are kept.
+
+The same seed gives the same episodes, however many there are. The engine vizdoom needs pip install
+"gtm-pyro[labyrinth]", the ray-caster nothing. Without --out the files go into a folder of the user's caches, where a
+training with vizdoom finds them by itself; one with the ray-caster reads them with --data.cache DIR only.
+
+examples:
+  gtm-pyro data labyrinth-walk --episodes 1024 --out walks
+  gtm-pyro data labyrinth-rotation --engine vizdoom --workers 2
+  gtm-pyro data labyrinth-rooms --episodes 256 --seed 7 --out rooms
+"""
+
 LIST = """
 The experiments, and the classes that can be named in them, with a line on each. Classes of your own are named by their
 import path and need no registration.

@@ -16,7 +16,7 @@ from gtm_pyro.episodes import Episodes, save_shards
     [
         (
             "trian",
-            "trian: expected one of train, evaluate, diagnose, localise, compare, generate, report, list; "
+            "trian: expected one of train, evaluate, diagnose, localise, compare, generate, report, data, list; "
             "did you mean train?",
         ),
         ("train", "experiment: expected image-navigation"),
