@@ -1,21 +1,33 @@
 """An animated rollout: the world with the true and the inferred position, and what is seen and what was predicted."""
 
 import io
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gtm_pyro.evaluation import Evaluation
 from gtm_pyro.figure_style import PREDICTED, TRUE, image, pixels_per_cell
+from gtm_pyro.labyrinth_figures import map_poses
+from gtm_pyro.labyrinth_map import empty_picture, picture_of_world
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
+    from gtm_pyro.data.labyrinth.world import World
+
 _SIDE, _VIEW, _GAP, _HEADER = 320, 148, 14, 24
+_SIGHT = math.radians(50)  # half of what labyrinths' agents see
 
 
-def rollout_gif(evaluation: Evaluation, episode: int = 0, max_frames: int = 128, milliseconds: int = 120) -> bytes:
+def rollout_gif(
+    evaluation: Evaluation,
+    episode: int = 0,
+    max_frames: int = 150,
+    milliseconds: int = 120,
+    labyrinth: "World | None" = None,
+) -> bytes:
     """The predicted steps of one episode as an animated GIF, 506 x 384 pixels, for ever repeated.
 
     Without worlds, or where frames are no crops of them, positions are drawn on an empty square; without poses only
@@ -23,11 +35,12 @@ def rollout_gif(evaluation: Evaluation, episode: int = 0, max_frames: int = 128,
 
     :param max_frames: a longer rollout shows every second, third, ... step.
     :param milliseconds: of each picture.
+    :param labyrinth: the episode's, where agents with a heading walked.
     """
     from PIL import Image
 
     steps = range(0, evaluation.episodes.num_predicted, -(-evaluation.episodes.num_predicted // max_frames))
-    scene = _Scene(evaluation, episode)
+    scene = _Scene(evaluation, episode, labyrinth)
     pictures = [scene.draw(step) for step in steps]
     # one palette for all, so that pictures differ only where something moved
     sheet = Image.new("RGB", (scene.width, 4 * scene.height))
@@ -43,20 +56,25 @@ def rollout_gif(evaluation: Evaluation, episode: int = 0, max_frames: int = 128,
 class _Scene:
     """Draws one predicted step after another of one episode."""
 
-    def __init__(self, evaluation: Evaluation, episode: int) -> None:
+    def __init__(self, evaluation: Evaluation, episode: int, labyrinth: "World | None") -> None:
         from PIL import Image, ImageFont
 
         self.evaluation, self.episode = evaluation, episode
         self.episodes = evaluation.episodes
         self.font = ImageFont.load_default(13)
         self.height = _HEADER + _SIDE + 2 * _GAP + 12
-        poses, aligned = self.episodes.poses, evaluation.aligned_states
+        poses, aligned, self.headed = self.episodes.poses, evaluation.aligned_states, map_poses(evaluation)
         self.stride = pixels_per_cell(self.episodes)
-        self.placed = poses is not None and poses.shape[-1] == 2 and aligned is not None
+        flat = poses is not None and poses.shape[-1] == 2 and aligned is not None
+        self.placed = flat or self.headed is not None
         self.left = _GAP + (_SIDE + _GAP if self.placed else 0)
         self.width = self.left + _VIEW + 10
         self.background = Image.new("RGB", (_SIDE, _SIDE), "#EEEEEE")
-        if not self.placed or poses is None or aligned is None:
+        if self.headed is not None:
+            self.true, self.inferred = self.headed.true[episode, :, :2], self.headed.positions[episode]
+            self.map = empty_picture(self.true, _SIDE) if labyrinth is None else picture_of_world(labyrinth, _SIDE)
+            self.background = Image.fromarray(self.map.pixels)
+        if not flat or poses is None or aligned is None:
             return
         self.true, self.inferred = poses[episode].numpy(), aligned[episode].numpy()
         frame_height, frame_width = self.episodes.frame_shape[1:]
@@ -80,7 +98,7 @@ class _Scene:
         pen.text((_GAP, 6), f"predicted step {step + 1} of {self.episodes.num_predicted}", fill="black", font=self.font)
         if self.placed:
             picture.paste(self.background, (_GAP, _HEADER))
-            self._positions(pen, number)
+            self._poses(pen, number) if self.headed else self._positions(pen, number)
         frames = {"true": (self.episodes.frames[self.episode, number], TRUE),
                   "predicted": (self.evaluation.predicted_frames[self.episode, step], PREDICTED)}  # fmt: skip
         for i, (name, (frame, colour)) in enumerate(frames.items()):
@@ -88,7 +106,7 @@ class _Scene:
             picture.paste(_enlarged(frame, _VIEW), (self.left, top))
             pen.rectangle((self.left - 2, top - 2, self.left + _VIEW + 1, top + _VIEW + 1), outline=colour, width=2)
             new = self.evaluation.visited is not None and not bool(self.evaluation.visited[self.episode, step])
-            note = ", new place" if new and i else ""
+            note = f", new {'view' if self.headed else 'place'}" if new and i else ""
             pen.text((self.left, top + _VIEW + 3), name + note, fill=colour, font=self.font)
         return picture
 
@@ -106,11 +124,44 @@ class _Scene:
         for centre, radius, colour in ((true, 8, TRUE), (inferred, 5, PREDICTED)):
             box = (*(centre - radius), *(centre + radius))
             pen.ellipse(box, fill=colour, outline="white", width=1)
+        self._legend(pen, "true position, crop", "inferred from actions")
+
+    def _poses(self, pen: "ImageDraw", number: int) -> None:
+        """Agents as arrows, with what they see between two lines, and where they were during the last steps."""
+        assert self.headed is not None
+        corner, since = np.array([_GAP, _HEADER]), slice(max(0, number - 12), number + 1)
+        headings = {TRUE: self.headed.true[self.episode, :, 2]}
+        if self.headed.headings is not None:
+            headings[PREDICTED] = self.headed.headings[self.episode]
+        for colour, path, size in ((TRUE, self.true, 19), (PREDICTED, self.inferred, 12)):
+            trail = [tuple(np.clip(place, 0, _SIDE) + corner) for place in self.map.place(path[since])]
+            if len(trail) > 1 and self.headed.moving:
+                pen.line(trail, fill="white", width=4)
+                pen.line(trail, fill=colour, width=2)
+            # an agent that is believed to be off the map waits at its edge
+            x, y = np.clip(self.map.place(path[number]), 4, _SIDE - 5) + corner
+            if colour not in headings:
+                pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour, outline="white")
+                continue
+            heading = headings[colour][number]
+            for aside in (-_SIGHT, _SIGHT) if colour == TRUE else ():
+                pen.line((x, y, *_ahead(x, y, heading + aside, 2.6 * size)), fill="white", width=2)
+            shape = ((0.0, 1.0), (2.35, 0.85), (math.pi, 0.3), (-2.35, 0.85))
+            tips = [_ahead(x, y, heading + aside, far * size) for aside, far in shape]
+            pen.polygon(tips, fill=colour, outline="white")
+        self._legend(pen, "true pose", "inferred from actions")
+
+    def _legend(self, pen: "ImageDraw", *texts: str) -> None:
         top = _HEADER + _SIDE + 4
-        for i, (colour, text) in enumerate(((TRUE, "true position, crop"), (PREDICTED, "inferred from actions"))):
+        for i, (colour, text) in enumerate(zip((TRUE, PREDICTED), texts, strict=True)):
             left = _GAP + i * 160
             pen.ellipse((left, top + 4, left + 9, top + 13), fill=colour)
             pen.text((left + 14, top + 1), text, fill="black", font=self.font)
+
+
+def _ahead(x: float, y: float, heading: float, far: float) -> tuple[float, float]:
+    """Rows grow to the south."""
+    return x + far * math.cos(heading), y - far * math.sin(heading)
 
 
 def _enlarged(frame: object, side: int) -> "Image":

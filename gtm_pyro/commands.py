@@ -25,6 +25,7 @@ from gtm_pyro.command_inputs import (
 )
 from gtm_pyro.comparison import compare
 from gtm_pyro.config import Experiment
+from gtm_pyro.data.labyrinth.sources import Labyrinth
 from gtm_pyro.data_command import fill_folder
 from gtm_pyro.diagnostics import posterior, save_posterior
 from gtm_pyro.errors import ConfigError
@@ -236,7 +237,11 @@ def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> 
     transition = getattr(experiment.model, "transition", None)
     if isinstance(transition, nn.Module):
         transition.to("cpu")
-    save_figures(evaluation, folder.figures, transition=transition, training=folder.read_metrics(), action_names=names)
+    data, training = experiment.data, folder.read_metrics()
+    maps = data.worlds(asked.num_episodes, seed=asked.seed, split="test") if isinstance(data, Labyrinth) else None
+    save_figures(
+        evaluation, folder.figures, transition=transition, training=training, action_names=names, labyrinths=maps
+    )
     write_report(folder)
     _show(evaluation, str(folder.report))
 

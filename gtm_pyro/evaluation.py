@@ -89,7 +89,7 @@ class Evaluation:
 
     @property
     def aligned_states(self) -> Tensor | None:
-        """States in pose units by the affine fit, ``(batch, T, pose_dim)``; positions alone where there are headings."""
+        """States in pose units by the affine fit, ``(batch, T, pose_dim)``; of agents with a heading, positions."""
         return None if self.affine is None else self.affine(self.states[..., : self.affine.matrix.shape[-1]])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -135,8 +135,8 @@ def evaluate(
       ``mse_visited_sampled``: decoded from a draw of p(z | s, m).
     * ``reconstruction_mse``: decoder(encoder mean) of the true frames of visited steps, the floor of ``mse_visited``;
       ``mean_frame_mse``: the episode's mean memorised frame for the same steps. ``_all``: over all predicted steps.
-    * ``copy_mse``, ``_unvisited``: the memorised frame whose true pose is nearest; ``best_copy_mse_unvisited``: the lower
-      of this and ``mean_frame_mse_unvisited``. With headings only.
+    * ``copy_mse``, ``_unvisited``: the memorised frame whose true pose is nearest; ``best_copy_mse_unvisited``: the
+      lower of this and ``mean_frame_mse_unvisited``. With headings only.
     * ``mse_drift``: ``mse`` of the last 50 predicted steps over that of the 50 before.
     * ``heading_correlation``: of inferred and true headings, over all steps of all episodes, as seen from where each
       starts; ``heading_rmse``: in radians, not fitted, but for the sign. ``position_error_last``: at step T after the

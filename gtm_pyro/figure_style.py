@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart with every common colour blindness
 TRUE, PREDICTED, FLOOR, MEAN, UNVISITED = "#0072B2", "#D55E00", "#009E73", "#7F7F7F", "#CC79A7"
+COPY = "#56B4E9"
 TIME_MAP = "viridis"
 DPI = 110
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from gtm_pyro.animation import rollout_gif
 from gtm_pyro.atomic import write_result
 from gtm_pyro.evaluation import Evaluation
 from gtm_pyro.figure_style import (
+    COPY,
     FLOOR,
     MEAN,
     PREDICTED,
@@ -22,10 +24,14 @@ from gtm_pyro.figure_style import (
     pixels_per_cell,
     plain,
 )
+from gtm_pyro.labyrinth_figures import last_frames_figure, map_figure, map_poses
+from gtm_pyro.labyrinth_map import square
 from gtm_pyro.model_figures import training_figure, transition_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from gtm_pyro.data.labyrinth.world import World
 
 SMOOTHING = 9  # steps of the running mean in curves by horizon
 
@@ -38,19 +44,24 @@ def save_figures(
     training: Sequence[Mapping[str, Any]] = (),
     action_names: Sequence[str] | None = None,
     episode: int = 0,
+    labyrinths: "Sequence[World] | None" = None,
 ) -> list[Path]:
     """Draw every figure that the evaluation has data for.
 
-    :param directory: where ``walk.png``, ``states.png``, ``frames.png``, ``horizon.png``, ``transition.png``,
-        ``training.png`` and ``rollout.gif`` go.
+    :param directory: where ``map.png``, ``walk.png``, ``last_frames.png``, ``states.png``, ``frames.png``,
+        ``horizon.png``, ``transition.png``, ``training.png`` and ``rollout.gif`` go.
     :param transition: the model's, for its displacements and its gate.
     :param training: the lines of metrics.jsonl.
     :param action_names: one for each number of an action.
     :param episode: which episode is shown where one is shown.
+    :param labyrinths: one for each episode, where agents with a heading walked: for maps.
     :returns: the files written, in the order in which a reader wants them.
     :raises RunFolderError: a file cannot be written.
     """
+    labyrinth = None if labyrinths is None else labyrinths[episode]
     figures: dict[str, Figure | None] = {
+        "map": map_figure(evaluation, labyrinth, episode),
+        "last_frames": last_frames_figure(evaluation, episode),
         "walk": walk_figure(evaluation, episode),
         "states": states_figure(evaluation, episode),
         "frames": frames_figure(evaluation),
@@ -64,7 +75,7 @@ def save_figures(
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
             paths.append(write_result(Path(directory) / f"{name}.png", buffer.getvalue()))
-    animation = rollout_gif(evaluation, episode)
+    animation = rollout_gif(evaluation, episode, labyrinth=labyrinth)
     paths.append(write_result(Path(directory) / "rollout.gif", animation))
     return paths
 
@@ -106,26 +117,36 @@ def walk_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
 
 
 def states_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
-    """True positions, inferred ones aligned to them, and the raw states; None where states are not drawn in a plane."""
-    states, poses = evaluation.states[episode], evaluation.episodes.poses
-    if states.shape[-1] < 2:
+    """True positions, inferred ones aligned to them, and the raw states; None where there is no path in a plane.
+
+    Positions of agents with a heading are as seen from where they start.
+    """
+    states, poses = evaluation.states[episode], evaluation.poses
+    on_map = map_poses(evaluation)
+    if states.shape[-1] < 2 or (on_map is not None and not on_map.moving):
         return None
     panels = [("inferred states, raw", states[:, :2], ("state 0", "state 1"))]
-    if poses is not None and poses.shape[-1] == 2 and evaluation.affine is not None:
-        names = ("x (cells)", "y (cells)")
-        panels.insert(0, ("true positions", poses[episode], names))
-        panels.insert(1, ("inferred states, best affine fit", evaluation.affine(states), names))
+    aligned = evaluation.aligned_states
+    if poses is not None and poses.shape[-1] in (2, 3) and aligned is not None:
+        names = ("x (cells)", "y (cells)") if on_map is None else ("ahead at the start (cells)", "left (cells)")
+        panels.insert(0, ("true positions", poses[episode, :, :2], names))
+        panels.insert(1, ("inferred states, best affine fit", aligned[episode], names))
         if evaluation.similarity is not None:
-            panels.insert(2, ("inferred states, best similarity fit", evaluation.similarity(states), names))
+            fitted = evaluation.similarity(states[:, : evaluation.similarity.matrix.shape[-1]])
+            panels.insert(2, ("inferred states, best similarity fit", fitted, names))
     figure, axes = canvas(1, len(panels), (3.6 * len(panels) + 0.6, 3.9))
     for ax, (title, points, names) in zip(axes[0], panels, strict=True):
         _timed_path(ax, points.numpy())
         ax.set(xlabel=names[0], ylabel=names[1], aspect="equal", xmargin=0.08, ymargin=0.08)
         ax.set_title(title, fontsize=10)
         plain(ax)
-        if "cells" in names[0]:
+        if on_map is None and "cells" in names[0]:
             low, high = float(panels[0][1].min()) - 0.8, float(panels[0][1].max()) + 0.8
             ax.set(xlim=(low, high), ylim=(high, low))
+        elif "cells" in names[0]:
+            shown = torch.cat([path for _, path, its in panels if its == names])
+            corner, other = square(shown.amin(0).numpy() - 0.2, shown.amax(0).numpy() + 0.2)
+            ax.set(xlim=(corner[0], other[0]), ylim=(corner[1], other[1]))
     _time_bar(figure, axes[0], f"step 1 to {len(states)}")
     return figure
 
@@ -136,6 +157,7 @@ def frames_figure(evaluation: Evaluation, num_episodes: int = 2) -> "Figure":
     last = episodes.num_predicted
     horizons = [2**power for power in range(last.bit_length()) if 2**power < last] + [last]
     shown = min(num_episodes, episodes.batch_size)
+    seen = "place" if map_poses(evaluation) is None else "view"
     figure, axes = canvas(3 * shown, len(horizons), (1.05 * len(horizons) + 1.2, 3.35 * shown + 0.4))
     for b in range(shown):
         rows = {
@@ -152,19 +174,20 @@ def frames_figure(evaluation: Evaluation, num_episodes: int = 2) -> "Figure":
                 for spine in ax.spines.values():
                     spine.set(color=UNVISITED if new else "black", linewidth=2.5 if new else 0.6)
                 if r == 0:
-                    title = (f"+{horizon}" if c else "step +1") + ("\nnew place" if new else "")
+                    title = (f"+{horizon}" if c else "step +1") + (f"\nnew {seen}" if new else "")
                     ax.set_title(title, fontsize=9, color=UNVISITED if new else "black")
             axes[3 * b + r, 0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
     return figure
 
 
 def horizon_figure(evaluation: Evaluation) -> "Figure":
-    """Error, retrieval and localisation by the number of steps predicted, with both baselines."""
-    arrays = evaluation.by_horizon
+    """Error, retrieval and localisation by the number of steps predicted, with all baselines."""
+    arrays, poses = evaluation.by_horizon, map_poses(evaluation)
+    seen = "place" if poses is None else "view"
     curves = [
         ("mean_frame_mse", MEAN, "mean memorised frame", "--"),
-        ("mse_unvisited", UNVISITED, "predicted, new places", "-"),
-        ("mse_visited", PREDICTED, "predicted, visited places", "-"),
+        ("mse_unvisited", UNVISITED, f"predicted, new {seen}s", "-"),
+        ("mse_visited", PREDICTED, f"predicted, visited {seen}s", "-"),
         ("reconstruction_mse", FLOOR, "decoded from its own encoding (floor)", ":"),
     ]
     if "mse_visited" not in arrays:
@@ -173,21 +196,37 @@ def horizon_figure(evaluation: Evaluation) -> "Figure":
             ("mse", PREDICTED, "predicted", "-"),
             ("reconstruction_mse_all", FLOOR, "decoded from its own encoding (floor)", ":"),
         ]
+    if poses is not None:
+        # a walk hardly ever shows a view again, and a turn shows only such ones for a while
+        copy = ("copy_mse", COPY, "memorised frame of the nearest true pose", "-.")
+        predicted = [("mse", PREDICTED, "predicted", "-")] if poses.moving else curves[1:3]
+        ends = [("mean_frame_mse_all", *curves[0][1:]), ("reconstruction_mse_all", *curves[-1][1:])]
+        curves = [ends[0], copy, *predicted, ends[1]]
     others = [
-        ("retrieval_accuracy", "right place retrieved (share of visited steps)"),
+        ("retrieval_accuracy", f"right {seen} retrieved (share of visited steps)"),
         ("localisation_rmse", "position error (cells, best affine fit)"),
+        ("heading_rmse", "heading error (degrees)"),
     ]
-    others = [(name, label) for name, label in others if name in arrays]
+    if poses is not None and poses.headings is not None:
+        error = np.degrees(poses.headings - poses.true[..., 2])[:, evaluation.episodes.num_observed :]
+        arrays = arrays | {"heading_rmse": np.sqrt(np.square(error).mean(0))}
+    if poses is not None:
+        others.pop(0 if poses.moving else 1)
+    others = [(name, label) for name, label in others if name in arrays and np.isfinite(arrays[name]).any()]
+    curves = [curve for curve in curves if np.isfinite(arrays[curve[0]]).any()]
     figure, axes = canvas(1, 1 + len(others), (4.4 * (1 + len(others)), 3.7))
     horizon = np.arange(1, evaluation.episodes.num_predicted + 1)
     for name, colour, label, line in curves:
         _curve(axes[0, 0], horizon, arrays[name], colour, line, label)
     axes[0, 0].set(yscale="log", ylabel="squared error a pixel")
     low, high = axes[0, 0].get_ylim()
-    axes[0, 0].set_ylim(low, high * (high / low) ** 0.45)  # room for the legend
+    axes[0, 0].set_ylim(low, high * (high / low) ** (0.1 * (1 + len(curves))))  # room for the legend
     axes[0, 0].legend(fontsize=8, loc="upper left")
     for ax, (name, label) in zip(axes[0, 1:], others, strict=True):
-        _curve(ax, horizon, arrays[name], PREDICTED, "-", None)
+        if name == "heading_rmse":  # smooth as it is
+            ax.plot(horizon, arrays[name], color=PREDICTED, linewidth=1.8)
+        else:
+            _curve(ax, horizon, arrays[name], PREDICTED, "-", None)
         ax.set(ylabel=label, ylim=(0, 1.03) if name == "retrieval_accuracy" else (0, None))
     for ax in axes[0]:
         ax.set_xlabel("steps after the last memorised one")
@@ -201,6 +240,9 @@ def _curve(ax: Any, x: np.ndarray, y: np.ndarray, colour: str, line: str, label:
     window = np.ones(min(SMOOTHING, len(y)))
     with np.errstate(invalid="ignore"):
         smooth = np.convolve(np.nan_to_num(y), window, "same") / np.convolve(known, window, "same")
+    smooth[np.convolve(known, np.ones(min(3, len(y))), "same") == 0] = (
+        np.nan
+    )  # not over gaps that are wider than a step
     # two curves often lie on each other: a wide dotted one stays visible on top
     ax.plot(x, smooth, line, color=colour, linewidth=2.4 if line == ":" else 1.8, label=label)
 

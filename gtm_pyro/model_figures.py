@@ -9,11 +9,14 @@ import torch
 
 from gtm_pyro.evaluation import Evaluation
 from gtm_pyro.figure_style import FLOOR, MEAN, PREDICTED, TRUE, UNVISITED, canvas, plain
+from gtm_pyro.labyrinth_figures import map_poses
+from gtm_pyro.transitions import RotatingTranslation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ACTION_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#7F7F7F", "#009E73", "#CC79A7", "#000000")
+_REPEATS = 200  # of an action, after which momentum has built up
 
 
 def transition_figure(
@@ -21,8 +24,11 @@ def transition_figure(
 ) -> "Figure | None":
     """Where each action leads, in state units and in cells, and the wall gate as a field.
 
-    :param transition: with ``displacement`` ``(2, action_dim)`` and perhaps a ``gate``; None is returned for any other.
+    :param transition: with ``displacement`` ``(2, action_dim)`` and perhaps a ``gate``, or a ``RotatingTranslation``;
+        None is returned for any other.
     """
+    if isinstance(transition, RotatingTranslation):
+        return _motion_figure(transition, evaluation, action_names)
     displacement = getattr(transition, "displacement", None)
     if displacement is None or displacement.shape[0] != 2:
         return None
@@ -44,6 +50,38 @@ def transition_figure(
         ax.invert_yaxis()
     if gated:
         _gate_field(figure, axes[0, -1], transition, evaluation, known)
+    return figure
+
+
+@torch.no_grad()
+def _motion_figure(
+    transition: RotatingTranslation, evaluation: Evaluation, action_names: Sequence[str] | None
+) -> "Figure":
+    """What an agent with a heading does in a frame, after each action was repeated until nothing changes any more."""
+    dim = transition.action_dim
+    names = list(action_names or (f"action {i}" for i in range(dim)))
+    repeated = torch.eye(dim).unsqueeze(1).expand(dim, _REPEATS, dim).to(transition.displacement)
+    motion = transition.controls(repeated)[:, -1].cpu().double()
+    moves, turns, unit = motion[:, :2], motion[:, 2], "units of the state"
+    poses, fit = map_poses(evaluation), evaluation.similarity
+    if poses is not None and poses.mirrored:
+        turns = -turns
+    panels = [("turn to the left (degrees a frame)", torch.rad2deg(turns))]
+    if poses is None or poses.moving:
+        # states and true poses, as seen from the first one, have all their axes in common but for the fit
+        if poses is not None and fit is not None:
+            moves, unit = moves @ fit.matrix.mT, "cells"
+        panels = [(f"ahead ({unit} a frame)", moves[:, 0]), (f"to the left ({unit} a frame)", moves[:, 1]), *panels]
+    figure, axes = canvas(1, len(panels), (3.9 * len(panels) + 0.9, 0.32 * dim + 1.6), sharey=True)
+    for ax, (label, values) in zip(axes[0], panels, strict=True):
+        colours = [_ACTION_COLOURS[i % len(_ACTION_COLOURS)] for i in range(dim)]
+        bars = ax.barh(range(dim), values.numpy(), color=colours)
+        ax.bar_label(bars, fmt="%.3g", fontsize=8, padding=3)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set(xlabel=label, yticks=range(dim), yticklabels=names, xmargin=0.25)
+        plain(ax)
+        ax.grid(False)
+    axes[0, 0].invert_yaxis()
     return figure
 
 

@@ -16,7 +16,8 @@ __all__ = ["BackgroundPrior", "MixturePrior", "NormalMixture", "QueryPrior"]
 
 Aggregation = Literal["attention", "mean"]
 _HARMONICS = 6
-_MIN_SCALE = 1e-3
+# a prior that is sure of a view that it has never seen costs thousands of nats, and training blows up
+_MIN_SCALE = 0.03
 
 
 class MixturePrior(nn.Module):
@@ -150,13 +151,11 @@ class QueryPrior(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Linear(hidden, outputs),
         )
-        self.parameters_network = nn.Sequential(
-            nn.Linear(2 * latent_dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent_dim)
-        )
-        last = self.parameters_network[-1]
+        first, last = nn.Linear(2 * latent_dim, hidden), nn.Linear(hidden, 2 * latent_dim)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         nn.init.constant_(last.bias[latent_dim:], -2.0)
+        self.parameters_network = nn.Sequential(first, nn.LeakyReLU(0.2), last)
         self.log_sharpness = nn.Parameter(torch.tensor(float(sharpness)).log())
 
     def extra_repr(self) -> str:
@@ -191,7 +190,7 @@ class QueryPrior(nn.Module):
         mean = (weight * view).sum(-2)
         spread = (weight * (view - mean.unsqueeze(-2)).square()).sum(-2)
         shift, raw = self.parameters_network(torch.cat([mean, (spread + 1e-6).log()], -1)).chunk(2, -1)
-        loc = mean + apart.amin(-2) * shift
+        loc = mean + apart.masked_fill(~allowed, 1.0).amin(-2) * shift
         scale = F.softplus(raw) + _MIN_SCALE
         if read.masked:
             nothing = ~allowed.any(-2)

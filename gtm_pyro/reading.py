@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -24,32 +25,49 @@ class Reading:
 
     ``num_neighbors``: entries read for each scored step; ``None`` is the memory's own number, ``"all"`` the whole
     memory.
+
+    ``num_scored``: so many of the scored steps are drawn each time, by Pyro's subsampling, and their terms stand for all:
+    a step of training may then see more episodes. ``None`` scores all of them.
     """
 
     scored: Scored = "predicted"
     num_neighbors: int | Literal["all"] | None = None
+    num_scored: int | None = None
 
     def __post_init__(self) -> None:
         if self.scored not in get_args(Scored):
             raise ConfigError(f"scored: expected one of {', '.join(get_args(Scored))}, got {self.scored!r}")
-        if isinstance(self.num_neighbors, int) and self.num_neighbors < 1:
-            raise ConfigError(f"num_neighbors: expected at least 1, got {self.num_neighbors}")
+        for name in ("num_neighbors", "num_scored"):
+            number = getattr(self, name)
+            if isinstance(number, int) and number < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {number}")
 
     def scored_steps(self, episodes: Episodes) -> slice:
-        """The steps that have sites ``z`` and ``x``."""
+        """The steps that the loss is about."""
         return slice(episodes.num_observed if self.scored == "predicted" else 0, episodes.num_steps)
+
+    def plate(self, episodes: Episodes) -> pyro.plate:
+        """The plate of the scored steps, dim -1; entered, it gives what ``chosen`` needs."""
+        size = len(range(episodes.num_steps)[self.scored_steps(episodes)])
+        few = None if self.num_scored is None else min(self.num_scored, size)
+        return pyro.plate("steps", size, subsample_size=few, dim=-1, device=episodes.device)
+
+    def chosen(self, episodes: Episodes, steps: Tensor) -> slice | Tensor:
+        """The steps that have sites ``z`` and ``x`` this time, as an index of time.
+
+        :param steps: what ``plate`` gave.
+        """
+        scored = self.scored_steps(episodes)
+        return scored if self.num_scored is None else steps + scored.start
 
     def memorised_steps(self, episodes: Episodes) -> slice:
         """The steps whose states and encodings are written to memory."""
         return slice(0, episodes.num_observed if self.scored == "predicted" else episodes.num_steps)
 
-    def allowed(self, episodes: Episodes) -> Tensor | None:
-        """Mask ``(scored, memorised)``, true where a scored step may read an entry; ``None`` where it may read all."""
+    def allowed(self, episodes: Episodes, chosen: slice | Tensor = slice(None)) -> Tensor | None:  # noqa: B008
+        """Mask ``(chosen, memorised)``, true where a step may read an entry; ``None`` where it may read all."""
         if self.scored == "predicted":
             return None
         ones = torch.ones(episodes.num_steps, episodes.num_steps, dtype=torch.bool, device=episodes.device)
-        return (
-            ones.tril(-1)
-            if self.scored == "earlier"
-            else ~torch.eye(episodes.num_steps, dtype=torch.bool, device=episodes.device)
-        )
+        allowed = ones.tril(-1) if self.scored == "earlier" else ones.tril(-1) | ones.triu(1)
+        return allowed[chosen]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,17 @@ from typing import Any, NamedTuple
 from gtm_pyro import __version__
 from gtm_pyro.atomic import write_result
 from gtm_pyro.errors import RunFolderError
+from gtm_pyro.labyrinth_words import (
+    bars_note_of,
+    bars_of,
+    correlation_in_words,
+    figures_of,
+    has_views,
+    measures_of,
+    sentences,
+)
 from gtm_pyro.reliability.advice import advise, of_check
-from gtm_pyro.report_words import CHECKS, FIGURES, MEASURES
+from gtm_pyro.report_words import CHECKS, percent
 from gtm_pyro.run_folder import RunFolder
 
 Metrics = Mapping[str, float | None]
@@ -34,13 +44,14 @@ def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
         loader=jinja2.PackageLoader("gtm_pyro", "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    drawn = [(figure, run.figures / figure.file) for figure in FIGURES]
+    drawn = [(figure, run.figures / figure.file) for figure in figures_of(metrics)]
     page = environment.get_template("report.html.j2").render(
         title=run.path.resolve().name,
         version=__version__,
         summary=summary(metrics),
         bars=_error_bars(metrics),
-        measures=[(label, _number(metrics[name]), meaning) for name, label, meaning in MEASURES if name in metrics],
+        measures=[(label, _value(metrics, name), meaning) for name, label, meaning in measures_of(metrics)],
+        bars_note=bars_note_of(metrics),
         training=_training_facts(rows),
         checks=_checks(metrics, run.figures),
         figures=[(figure, _inlined(path)) for figure, path in drawn if path.is_file()],
@@ -51,28 +62,30 @@ def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
 
 def summary(metrics: Metrics) -> list[str]:
     """What the numbers say, in sentences; those that need a number that is not defined are left out."""
-    known = {name: value for name, value in metrics.items() if value is not None}
-    sentences = []
+    known = {name: value for name, value in metrics.items() if value is not None and not math.isnan(value)}
+    said = []
     if known.keys() >= {"num_episodes", "num_observed", "num_predicted"}:
-        sentences.append(
+        said.append(
             f"On {known['num_episodes']:.0f} held-out episodes the model memorised {known['num_observed']:.0f} frames "
             f"and predicted the next {known['num_predicted']:.0f} from actions alone."
         )
+    if has_views(known):
+        return said + sentences(known)
     if "retrieval_accuracy" in known:
-        right = _percent(known["retrieval_accuracy"])
+        right = percent(known["retrieval_accuracy"])
         last = known.get("retrieval_accuracy_last_32")
-        late = "" if last is None else f" ({_percent(last)} over the last 32)"
-        sentences.append(f"At places it had visited, it read the right memory in {right} of the steps{late}.")
+        late = "" if last is None else f" ({percent(last)} over the last 32)"
+        said.append(f"At places it had visited, it read the right memory in {right} of the steps{late}.")
     if known.keys() >= {"mse_visited", "reconstruction_mse", "mean_frame_mse"} and known["reconstruction_mse"] > 0:
         floors = known["mse_visited"] / known["reconstruction_mse"]
-        share = _percent(known["mse_visited"] / known["mean_frame_mse"])
-        sentences.append(
+        share = percent(known["mse_visited"] / known["mean_frame_mse"])
+        said.append(
             f"Its error there is {floors:.2f} times the floor that its decoder sets, and {share} of the mean frame's."
         )
     if "localisation_rmse" in known:
         off = known["localisation_rmse"]
-        sentences.append(f"Inferred positions are off by {off:.3f} cells after the best affine fit.")
-    return sentences
+        said.append(f"Inferred positions are off by {off:.3f} cells after the best affine fit.")
+    return said
 
 
 def _error_bars(metrics: Metrics) -> list[tuple[str, str, float, str]]:
@@ -89,6 +102,8 @@ def _error_bars(metrics: Metrics) -> list[tuple[str, str, float, str]]:
             ("mse", "predicted", "predicted"),
             ("mean_frame_mse_all", "mean memorised frame", "mean"),
         ]
+    if has_views(metrics):
+        wanted = bars_of(metrics)
     values = [(label, metrics.get(name), colour) for name, label, colour in wanted]
     known = [(label, value, colour) for label, value, colour in values if value is not None]
     longest = max((value for _, value, _ in known), default=0.0) or 1.0
@@ -131,11 +146,9 @@ def _training_facts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return facts
 
 
-def _percent(share: float) -> str:
-    if share == 1 or share < 0.99:
-        return f"{100 * share:.3g} %"
-    # 99.997 % must not read as 100 %
-    return f"{min(100 * share, 99.99):.2f} %" if share < 1 else f"{100 * share:.4g} %"
+def _value(metrics: Metrics, name: str) -> str:
+    value = metrics[name]
+    return correlation_in_words(value) if name == "heading_correlation" and value is not None else _number(value)
 
 
 def _number(value: float | None) -> str:

@@ -138,6 +138,9 @@ MEASURES = (
         "share of predicted steps at a place seen during memorisation",
     ),
     Measure("mse", "error of predicted frames", "squared error a pixel over all predicted steps"),
+    Measure(
+        "mse_drift", "... late over early", "the same over the last 50 steps, divided by that over the 50 before them"
+    ),
     Measure("mse_visited", "... at visited places", "where the memory holds the answer"),
     Measure("mse_unvisited", "... at new places", "where nothing that was memorised shows the frame"),
     Measure(
@@ -205,3 +208,10 @@ MEASURES = (
     Measure("num_observed", "memorised steps", "frames that the model saw"),
     Measure("num_predicted", "predicted steps", "from actions alone"),
 )
+
+
+def percent(share: float) -> str:
+    """A share in words; 99.997 % does not read as 100 %."""
+    if share == 1 or share < 0.99:
+        return f"{100 * share:.3g} %"
+    return f"{min(100 * share, 99.99):.2f} %" if share < 1 else f"{100 * share:.4g} %"

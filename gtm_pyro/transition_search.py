@@ -1,17 +1,22 @@
 """Starting values of a transition, by search: the bound is full of local optima, but its candidates are cheap to rank.
 
 A candidate is good if the memory explains what is seen: along its paths, the two memorised frames whose places are
-nearest, mixed by distance, look like the frame that is predicted. Frames are compared once, a path is low-dimensional, and so hundreds of
-candidates are scored together. Uses frames and actions alone.
+nearest, mixed by distance, look like the frame that is predicted. Frames are compared once, a path is low-dimensional,
+and so hundreds of candidates are scored together. Uses frames and actions alone.
 """
+
+from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from gtm_pyro.transitions.base import Transition
 
 Values = dict[str, Tensor]
 Keys = Callable[[Tensor], Tensor]
@@ -32,9 +37,9 @@ class Found(NamedTuple):
 class _Rollout(nn.Module):
     """Keys of the states that actions lead to from the origin, without noise."""
 
-    def __init__(self, transition: nn.Module, keys: Keys) -> None:
+    def __init__(self, transition: Transition, keys: Keys) -> None:
         super().__init__()
-        self.transition, self._keys = transition, (keys,)
+        self.transition, self._keys = transition, (keys,)  # a tuple hides the keys' own parameters
 
     def forward(self, actions: Tensor) -> Tensor:
         start = actions.new_zeros(len(actions), self.transition.state_dim)
@@ -59,7 +64,7 @@ def differences(frames: Tensor, num_observed: int) -> Differences:
 
 @torch.no_grad()
 def memory_fit(
-    transition: nn.Module, candidates: Values, actions: Tensor, apart: Differences, keys: Keys, chunk: int = 64
+    transition: Transition, candidates: Values, actions: Tensor, apart: Differences, keys: Keys, chunk: int = 64
 ) -> Tensor:
     """How unlike what the memory shows is to what is seen, for each candidate and episode, ``(N, batch)``.
 
@@ -96,7 +101,7 @@ def memory_fit(
 
 @torch.no_grad()
 def search(
-    transition: nn.Module,
+    transition: Transition,
     propose: Callable[[Values, torch.Generator], Values],
     start: Values,
     frames: Tensor,
@@ -145,8 +150,10 @@ def turn_signs(turns: Tensor, frames: Tensor, actions: Tensor, displacements: Ca
     x = centred @ axes.Vh[:_COMPONENTS].mT
     turning = [i for i, turn in enumerate(turns.tolist()) if abs(turn) > 0.01 * float(turns.abs().max())]
     best = torch.ones_like(turns)
+    if len(turning) < 2:
+        return best
     lowest = float("inf")
-    for flips in itertools.product((1.0, -1.0), repeat=max(0, min(len(turning), 8) - 1)):
+    for flips in itertools.product((1.0, -1.0), repeat=min(len(turning), 8) - 1):
         signs = torch.ones_like(turns)
         signs[turning[1:8]] = torch.tensor(flips).to(signs)
         error = _generator_error(x, displacements(turns * signs))

@@ -33,12 +33,12 @@ class SpatialGuide(PyroModule):
         raise NotImplementedError
 
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
-        scored = (reading or self.model.reading).scored_steps(episodes)
-        frames = episodes.frames[:, scored]
+        reading = reading or self.model.reading
         with pyro.plate("episodes", episodes.batch_size, dim=-2):
             s = pyro.sample("s", self.path(episodes)).squeeze(-3)
-            with pyro.plate("steps", frames.shape[1], dim=-1):
-                pyro.sample("z", self.model.encode(frames, s[..., scored, :]))
+            with reading.plate(episodes) as steps:
+                now = reading.chosen(episodes, steps)
+                pyro.sample("z", self.model.encode(episodes.frames[:, now], s[..., now, :]))
 
 
 class TrackingGuide(SpatialGuide):

@@ -68,8 +68,12 @@ class GTMSM(PyroModule):
     ) -> None:
         super().__init__()
         check_positive(initial_scale=initial_scale)
-        if displacement_weight < 0:
+        if not displacement_weight >= 0:
             raise ConfigError(f"displacement_weight: expected a number of at least 0, got {displacement_weight}")
+        if displacement_weight and transition.state_dim != 3:
+            raise ConfigError(
+                f"displacement_weight: expected 0 for a transition without a heading, got {displacement_weight}"
+            )
         self.transition = transition
         self.memory = memory or SpatialMemory()
         self.prior = prior or MixturePrior()
@@ -84,11 +88,18 @@ class GTMSM(PyroModule):
         for name in ("prior", "keys"):
             size = getattr(getattr(self, name), "state_dim", transition.state_dim)
             if size != transition.state_dim:
-                raise ConfigError(f"{name}.state_dim: expected {transition.state_dim} as the transition has it, got {size}")
+                raise ConfigError(
+                    f"{name}.state_dim: expected {transition.state_dim} as the transition has it, got {size}"
+                )
         self.displacement_weight = displacement_weight
         self.reading = reading or Reading()
         self.register_buffer("initial_loc", torch.zeros(transition.state_dim))
         self.register_buffer("initial_scale", torch.tensor(float(initial_scale)))
+
+    @property
+    def _prior_reads_states(self) -> bool:
+        # a prior of a user's own need not say it, and is then called without states
+        return getattr(self.prior, "reads_states", False)
 
     def path(self, actions: Tensor) -> TransitionPath:
         """p(s_{1:T} | a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
@@ -102,7 +113,7 @@ class GTMSM(PyroModule):
 
         :param s: ``(*batch, tau, state_dim)``.
         """
-        known = StoredValues({"state": s}, s.dim() - 2) if self.prior.reads_states else None
+        known = StoredValues({"state": s}, s.dim() - 2) if self._prior_reads_states else None
         return self.memory.write(self.keys(s), DeferredValues(self.encoder.statistics, frames, known))
 
     def recall(
@@ -110,7 +121,7 @@ class GTMSM(PyroModule):
     ) -> tuple[NormalMixture, Retrieved]:
         """p(z_t | s_t, m) at states ``(*batch, Q, state_dim)``, and the entries that it was made of."""
         read = memory.read(self.keys(s), num_neighbors, allowed)
-        return self.prior(read, s), read
+        return self.prior(read, s) if self._prior_reads_states else self.prior(read), read
 
     def encode(self, frames: Tensor, s: Tensor) -> dist.TorchDistribution:
         """q(z_t | x_t), which leaves the state out: eq. (2). Event ``(latent_dim,)``."""
@@ -126,17 +137,17 @@ class GTMSM(PyroModule):
 
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
         reading = reading or self.reading
-        memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)
-        frames = episodes.frames[:, scored]
+        memorised = reading.memorised_steps(episodes)
         with pyro.plate("episodes", episodes.batch_size, dim=-2):
             s = pyro.sample("s", self.path(episodes.actions)).squeeze(-3)
             memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
-            prior, _ = self.recall(memory, s[..., scored, :], reading.num_neighbors, reading.allowed(episodes))
             if self.displacement_weight and self.training:
                 pyro.factor("displacements", -self.displacement_weight * self.displacement_error(episodes))
-            with pyro.plate("steps", frames.shape[1], dim=-1):
+            with reading.plate(episodes) as steps:
+                now = reading.chosen(episodes, steps)
+                prior, _ = self.recall(memory, s[..., now, :], reading.num_neighbors, reading.allowed(episodes, now))
                 z = pyro.sample("z", prior)
-                pyro.sample("x", self.decoder(z), obs=frames)
+                pyro.sample("x", self.decoder(z), obs=episodes.frames[:, now])
 
     @torch.no_grad()
     def regret(self, episodes: Episodes, path: TransitionPath, reading: Reading | None = None) -> Tensor:
@@ -155,8 +166,9 @@ class GTMSM(PyroModule):
     def initialise(self, episodes: Episodes) -> None:
         """Set starting values from frames and actions, where the transition knows how to; from true displacements too
         where these are targets of training."""
-        if self.displacement_weight:
-            self.transition.regress(episodes.actions, episodes.displacements)
+        regress = getattr(self.transition, "regress", None)
+        if self.displacement_weight and regress is not None:
+            regress(episodes.actions, episodes.displacements)
             return
         initialise = getattr(self.transition, "initialise", None)
         if initialise is not None:
@@ -194,8 +206,8 @@ class GTMSM(PyroModule):
             *actions.shape[:-1], transition.state_dim, dtype=start.dtype, device=start.device
         )
         # a rollout leaves the first action and the first noise alone: they led to where it starts
-        pad = [torch.cat([x[..., :1, :], x], -2) for x in (actions, noise)]
-        states = transition.rollout(start, *pad, past=past)[..., 1:, :]
+        actions, noise = (torch.cat([x[..., :1, :], x], -2) for x in (actions, noise))
+        states = transition.rollout(start, actions, noise, past)[..., 1:, :]
         prior, read = self.recall(memory, states)
         heaviest = prior.heaviest
         z = prior.sample() if sample else heaviest.loc

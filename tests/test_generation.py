@@ -48,9 +48,9 @@ def test_the_length_of_a_chunk_does_not_matter(model: GTMSM, data: ImageNavigati
     lengths = []
     imagine = model.imagine
 
-    def watched(start: Any, memory: Any, actions: Any, sample: bool = False) -> Any:
+    def watched(start: Any, memory: Any, actions: Any, sample: bool = False, past: Any = None) -> Any:
         lengths.append(actions.shape[1])
-        return imagine(start, memory, actions, sample)
+        return imagine(start, memory, actions, sample, past)
 
     whole = made(model, data)
     object.__setattr__(model, "imagine", watched)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -89,7 +90,6 @@ def test_engine_and_ray_caster_show_the_same(engine: DoomEngine):
     rng = np.random.default_rng(0)
     for task in some_tasks()[:2]:
         world = task.world
-        # the same world again: an engine knows its own by identity
         own = engine.worlds[0 if world.num_rooms == 1 else 1]
         left, bottom, right, top = world.floors[0]
         places = rng.uniform([left, bottom, 0], [right, top, 2 * np.pi], (12, 3))
@@ -238,13 +238,23 @@ def test_an_engine_that_hangs_is_killed():
         assert engine.closed and not footprint.soon_left()
 
 
-def test_an_engine_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch):
-    before = set(os.listdir("/dev/shm"))
+def test_an_engine_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(doom, "build_wad", lambda worlds: b"PWAD" + b"\xff" * 8)
-    monkeypatch.setattr(doom, "_START_SECONDS", 10)
-    with pytest.raises(EngineError, match="the Doom engine"):
-        DoomEngine([some_tasks()[0].world])
-    assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith("ViZDoom")]
+    started: list[Path] = []
+    end = doom._Process.end
+
+    def watched_end(process: doom._Process) -> None:
+        started.extend(process._shared_memory())
+        end(process)
+
+    monkeypatch.setattr(doom._Process, "end", watched_end)
+    world = some_tasks()[0].world
+    for _ in range(4):
+        with pytest.raises(EngineError, match="the Doom engine ended"):
+            DoomEngine([world])
+    assert len(set(started)) == 12 and not [file for file in started if file.exists()]
+    assert not os.listdir(tmp_path)
 
 
 def test_an_engine_ends_with_its_object():

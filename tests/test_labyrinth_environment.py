@@ -16,7 +16,6 @@ from gymnasium.utils.env_checker import check_env  # noqa: E402
 
 from gtm_pyro.data.labyrinth.doom import DoomEngine, record  # noqa: E402
 from gtm_pyro.data.labyrinth.environment import LabyrinthEnv  # noqa: E402
-from gtm_pyro.data.labyrinth.motion import WALK_ACTIONS  # noqa: E402
 from gtm_pyro.data.labyrinth.tasks import walk_task  # noqa: E402
 from gtm_pyro.errors import ConfigError, EngineError, MissingDependencyError  # noqa: E402
 
@@ -66,7 +65,6 @@ def test_a_seed_fixes_this_labyrinth_and_the_next_ones(engine: Any):
     assert len(np.unique(episodes, axis=0)) == 4
     # and from the middle of a row of labyrinths
     np.testing.assert_array_equal(played(env, [5])[0], frames[:13])
-    assert (played(env, [6])[0] != frames[:13]).any()
     env.close()
     other.close()
 
@@ -169,6 +167,8 @@ def test_after_an_engine_was_killed_the_next_reset_starts_another_one(tmp_path: 
     assert isinstance(env._engine, DoomEngine)
     os.kill(env._engine.pid, signal.SIGKILL)
     with pytest.raises(EngineError):
+        env.step(np.int64(0))
+    with pytest.raises(EngineError, match="it was closed"):
         env.step(np.int64(0))
     np.testing.assert_array_equal(played(env, [None, None])[0], expected[13:])
     env.close()

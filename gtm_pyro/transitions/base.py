@@ -90,9 +90,12 @@ class Transition(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, s: Tensor, actions: Tensor) -> dist.TorchDistribution:
-        """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``; a mixture of two Gaussians where e > 0."""
-        loc = self.loc(s, self.controls(actions))
+    def forward(self, s: Tensor, control: Tensor) -> dist.TorchDistribution:
+        """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``; a mixture of two Gaussians where e > 0.
+
+        Arguments as of ``loc``: one step cannot tell what earlier actions left behind, ``controls`` of all can.
+        """
+        loc = self.loc(s, control)
         if not self.slips:
             return dist.Normal(loc, self.scale).to_event(1)
         scales = torch.stack([self.scale, self.slip_scale]).unsqueeze(-1)

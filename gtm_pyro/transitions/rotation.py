@@ -56,11 +56,11 @@ class RotatingTranslation(Transition):
 
         :param frames: ``(batch, T, C, H, W)``.
         :param actions: ``(batch, T, action_dim)``.
-        :param num_observed: steps that are memorised; by default half of them.
+        :param num_observed: steps that are memorised; half of them by default and where none would be predicted.
         :param keys: what distances see of a state.
         """
         frames, actions = frames[:_EPISODES], actions[:_EPISODES]
-        tau = num_observed or frames.shape[1] // 2
+        tau = num_observed if num_observed and num_observed < frames.shape[1] else frames.shape[1] // 2
         keys = keys or HeadingKeys().to(frames.device)
         # headings first: with wrong ones no position can be right
         found = search(self, partial(self._propose, rows=(2,)), self._still(), frames, actions, tau, keys)
@@ -78,7 +78,7 @@ class RotatingTranslation(Transition):
         logger.info("search: %.3g where a random memory has %.3g", found.score, found.chance)
 
     @torch.enable_grad()
-    def regress(self, actions: Tensor, displacements: Tensor, iterations: int = 100) -> None:
+    def regress(self, actions: Tensor, displacements: Tensor, iterations: int = 400) -> None:
         """Fit all parameters to true displacements by least squares.
 
         :param actions: ``(batch, T, action_dim)``.
@@ -86,14 +86,15 @@ class RotatingTranslation(Transition):
         """
         parameters = list(self.parameters())
         optimiser = torch.optim.LBFGS(parameters, max_iter=iterations, line_search_fn="strong_wolfe")
+        # in units of a usual displacement, for it stops where changes are small
+        usual = displacements.square().mean().clamp_min(1e-12)
 
         def loss() -> Tensor:
             optimiser.zero_grad()
-            error = (self.controls(actions)[:, 1:] - displacements).square().mean()
+            error = (self.controls(actions)[:, 1:] - displacements).square().mean() / usual
             error.backward()
             return error
 
-        # in units of a usual displacement, for it stops where changes are small
         optimiser.step(loss)
         optimiser.zero_grad()
 
@@ -116,7 +117,8 @@ class RotatingTranslation(Transition):
         top = _WIDEST * (2 * torch.rand(_CANDIDATES, generator=generator) - 1)
         wide = top * self._start_of_motion(best).cpu()[row]
         other = torch.randint(old.shape[1], (_CANDIDATES,), generator=generator)
-        little = torch.randn(_CANDIDATES, generator=generator) * 10 ** (-4 + 3 * torch.rand(_CANDIDATES, generator=generator))
+        little = torch.randn(_CANDIDATES, generator=generator)
+        little = little * 10 ** (-4 + 3 * torch.rand(_CANDIDATES, generator=generator))
         value = torch.where(anew < 0.5, wide, new[each, row, action] + little)
         value = torch.where(anew < 0.1, -old[row, other], value)
         new[each, row, action] = torch.where(anew < 0.05, 0.0, value)
@@ -173,7 +175,8 @@ class MomentumTranslation(RotatingTranslation):
         draw = torch.rand(_CANDIDATES, generator=generator).to(carried)
         draw[::2] *= 0.5
         new = torch.where(draw < 0.25, new, torch.where(draw < 0.5, near, carried))
-        stretch = torch.randn(_CANDIDATES, generator=generator) * 10 ** (-3 + 2 * torch.rand(_CANDIDATES, generator=generator))
+        stretch = torch.randn(_CANDIDATES, generator=generator)
+        stretch = stretch * 10 ** (-3 + 2 * torch.rand(_CANDIDATES, generator=generator))
         stretch = torch.where(new == carried, 0.0, stretch.to(carried)).exp()
         displacement[each, row] *= (stretch * (1 - new) / (1 - carried)).unsqueeze(-1)
         friction[each, row] = new.logit()

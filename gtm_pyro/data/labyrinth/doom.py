@@ -7,7 +7,6 @@ one gets an :class:`~gtm_pyro.errors.EngineError`, and nothing is left behind.
 import importlib.util
 import math
 import os
-import re
 import select
 import shutil
 import signal
@@ -24,7 +23,7 @@ from typing import Self
 import numpy as np
 
 from gtm_pyro.data.labyrinth import doom_process
-from gtm_pyro.data.labyrinth.doom_process import POSE, REPLY, REQUEST, SIZE, WAD
+from gtm_pyro.data.labyrinth.doom_process import ARGUMENTS, POSE, REPLY, REQUEST, SIZE, WAD
 from gtm_pyro.data.labyrinth.motion import TICS, Action, next_spin
 from gtm_pyro.data.labyrinth.recording import Recording, Task
 from gtm_pyro.data.labyrinth.wad import build_wad, map_name
@@ -69,7 +68,7 @@ class DoomEngine:
         self._process = _Process(build_wad(self.worlds), map_name(0))
         self.close = weakref.finalize(self, self._process.end)
         self._spin = self._aim = self._heading = 0.0
-        self._ask(None, _START_SECONDS)
+        self._reply(_START_SECONDS)
 
     @property
     def closed(self) -> bool:
@@ -104,11 +103,11 @@ class DoomEngine:
         x, y, heading = start
         self._spin, self._heading = spin, heading % math.tau
         turn = math.degrees(_wrapped(heading))
-        frame, pose = self._seen((self._names[id(world)].encode(), x * UNITS, y * UNITS, turn))
+        pose = self._moved((self._names[id(world)].encode(), x * UNITS, y * UNITS, turn))
         # rounding must not make it one whole turn more or less
         self._heading = pose[2] = float(pose[2]) % math.tau
         self._aim = self._heading + _wrapped(heading - self._heading)
-        return frame, pose
+        return self._seen(), pose
 
     def step(self, action: Action) -> tuple[np.ndarray, np.ndarray]:
         """One frame: a turn, then the tics; the heading goes on counting whole turns.
@@ -116,11 +115,8 @@ class DoomEngine:
         :returns: as of :meth:`reset`.
         :raises EngineError: the engine ended or hangs; it is closed then.
         """
-        self._spin = next_spin(self._spin, action.turn)
-        self._aim += self._spin
-        # towards where it ought to be, so that the rounding of angles does not add up
-        turn = math.degrees(self._aim - self._heading)
-        return self._seen((b"", action.forward, action.side, turn))
+        pose = self._stepped(action)
+        return self._seen(), pose
 
     def record(self, tasks: Sequence[Task]) -> list[Recording]:
         """Play episodes.
@@ -138,22 +134,35 @@ class DoomEngine:
         frames[0], poses[0] = self.reset(task.world, task.start, task.spin)
         for t in range(1, task.num_steps):
             actions[t] = task.policy(poses[t - 1])
-            frames[t], poses[t] = self.step(task.actions[actions[t]])
+            if t > 1:  # the last frame was being made meanwhile
+                frames[t - 1] = self._seen()
+            poses[t] = self._stepped(task.actions[actions[t]])
+        if task.num_steps > 1:
+            frames[-1] = self._seen()
         return Recording(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)), actions, poses)
 
-    def _seen(self, request: tuple[bytes, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-        content = self._ask(REQUEST.pack(*request), self.timeout)
-        x, y, degrees = POSE.unpack_from(content)
-        self._heading += _wrapped(math.radians(degrees) - self._heading)
-        frame = np.frombuffer(content, np.uint8, offset=POSE.size).reshape(SIZE, SIZE, 3)
-        return frame, np.array([x / UNITS, y / UNITS, self._heading])
+    def _stepped(self, action: Action) -> np.ndarray:
+        self._spin = next_spin(self._spin, action.turn)
+        self._aim += self._spin
+        # towards where it ought to be, so that the rounding of angles does not add up
+        turn = math.degrees(self._aim - self._heading)
+        return self._moved((b"", action.forward, action.side, turn))
 
-    def _ask(self, request: bytes | None, seconds: float) -> bytes:
-        """A reply, after a request; anything else than a good one closes the engine."""
+    def _moved(self, request: tuple[bytes, float, float, float]) -> np.ndarray:
+        """The pose after a request; its frame comes next."""
+        x, y, degrees = POSE.unpack(self._reply(self.timeout, REQUEST.pack(*request)))
+        self._heading += _wrapped(math.radians(degrees) - self._heading)
+        return np.array([x / UNITS, y / UNITS, self._heading])
+
+    def _seen(self) -> np.ndarray:
+        return np.frombuffer(self._reply(self.timeout), np.uint8).reshape(SIZE, SIZE, 3)
+
+    def _reply(self, seconds: float, request: bytes | None = None) -> bytes:
+        """The next reply, after a request; anything else than a good one closes the engine."""
         if self.closed:
             raise EngineError("the Doom engine: expected one that runs, it was closed")
         try:
-            return self._process.ask(request, seconds)
+            return self._process.reply(seconds, request)
         except BaseException:  # an interrupt may leave half a reply behind
             self.close()
             raise
@@ -179,7 +188,7 @@ class _Process:
     def __init__(self, wad: bytes, first_map: str) -> None:
         self._owner = os.getpid()
         self._patience = _CLOSE_SECONDS
-        self._shared = ""  # what the names of its files in shared memory end with
+        self._received = b""
         self._home = Path(tempfile.mkdtemp(prefix="gtm-pyro-doom-"))
         path = os.pathsep.join(os.path.abspath(place) for place in sys.path)
         try:
@@ -200,8 +209,8 @@ class _Process:
         self._poll = select.poll()
         self._poll.register(self._replies, select.POLLIN)
 
-    def ask(self, request: bytes | None, seconds: float) -> bytes:
-        """The reply to a request, or what comes first without one.
+    def reply(self, seconds: float, request: bytes | None = None) -> bytes:
+        """The next reply, after a request.
 
         :raises EngineError: none comes in time, the process ends, or it answers that the engine failed.
         """
@@ -209,9 +218,8 @@ class _Process:
         try:
             if request is not None:
                 os.write(self._requests, request)
-            reply = self._read(REPLY.size, deadline)
-            good, size = REPLY.unpack_from(reply)
-            content = (reply + self._read(REPLY.size + size - len(reply), deadline))[REPLY.size :]
+            good, size = REPLY.unpack(self._read(REPLY.size, deadline))
+            content = self._read(size, deadline)
         except TimeoutError:
             self._patience = 0.0
             raise EngineError(f"the Doom engine did not answer within {seconds:g} seconds, and was killed") from None
@@ -222,31 +230,25 @@ class _Process:
         return content
 
     def _read(self, size: int, deadline: float) -> bytes:
-        """At least so many bytes."""
-        parts = b""
-        while len(parts) < size:
+        while len(self._received) < size:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            # until its shared memory is known it is looked for now and then
-            if not self._shared:
-                left = min(left, 0.02)
             if self._poll.poll(math.ceil(1000 * left)):
                 part = os.read(self._replies, 1 << 16)
                 if not part:
                     raise EOFError
-                parts += part
-            if not self._shared:
-                self._shared = self._find_shared()
-        return parts
+                self._received += part
+        content, self._received = self._received[:size], self._received[size:]
+        return content
 
-    def _find_shared(self) -> str:
-        """By what the process has mapped, as it may be gone before it can tell."""
-        with suppress(OSError):
-            found = re.search(rf"{_SHARED_MEMORY}/ViZDoomMQCtr(\w+)", Path(f"/proc/{self.pid}/maps").read_text())
-            if found:
-                return found[1]
-        return ""
+    def _shared_memory(self) -> list[Path]:
+        """Files of its engine, whose names end with a name of the engine's."""
+        with suppress(OSError, ValueError, IndexError):
+            arguments = (self._home / ARGUMENTS).read_text().splitlines()
+            name = arguments[arguments.index("+viz_instance_id") + 1]
+            return [_SHARED_MEMORY / f"ViZDoom{part}{name}" for part in ("SM", "MQCtr", "MQDoom")]
+        return []
 
     def _last_words(self) -> str:
         with suppress(OSError):
@@ -261,6 +263,7 @@ class _Process:
         if os.getpid() != self._owner:  # in a fork of the process that has the engine
             return
         assert self._popen.stdin is not None and self._popen.stdout is not None
+        shared = self._shared_memory()  # it may remove its folder soon
         self._popen.stdin.close()
         deadline = time.monotonic() + self._patience
         with suppress(EOFError, TimeoutError):  # asked to close by the end of its input, it ends its output
@@ -271,9 +274,8 @@ class _Process:
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
         self._popen.stdout.close()
-        if self._shared:
-            for file in _SHARED_MEMORY.glob(f"ViZDoom*{self._shared}"):
-                file.unlink(missing_ok=True)
+        for file in shared:
+            file.unlink(missing_ok=True)
         shutil.rmtree(self._home, ignore_errors=True)
 
 

@@ -6,21 +6,26 @@ while a map loads, takes over the handlers of signals, and writes into the worki
 
 import os
 import select
+import shlex
 import shutil
 import struct
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 WAD = "labyrinth.wad"
-"""In the working folder."""
+"""In the working folder, as are the next two."""
+ARGUMENTS = "arguments.txt"
+"""Those that the library starts the engine with, one a line."""
+_LAUNCHER = "engine.sh"
 SIZE = 32
 """Of a frame, in pixels."""
 REQUEST = struct.Struct("<8s3d")
 """A map to load, where to stand in its units, and a turn in degrees to the left; or no map, what is pressed forwards
 and to the right, and the turn."""
 REPLY = struct.Struct("<?I")
-"""Whether it went well, and how many bytes follow: pose and frame, or what went wrong."""
+"""Whether it went well, and how many bytes follow: a pose, the frame there, or what went wrong."""
 POSE = struct.Struct("<3d")
 """x, y in the map's units, heading in degrees."""
 _SCREEN = (160, 120)
@@ -36,6 +41,13 @@ def start(first_map: str) -> Any:
     import vizdoom
 
     game = vizdoom.DoomGame()
+    engine = os.path.join(os.path.dirname(vizdoom.__file__), "vizdoom")
+    with open(_LAUNCHER, "w") as file:
+        # they name the shared memory, which an engine that cannot start leaves behind
+        file.write(f'#!/bin/sh\nprintf \'%s\\n\' "$@" > {ARGUMENTS}\nexec {shlex.quote(engine)} "$@"\n')
+    os.chmod(_LAUNCHER, 0o700)
+    if os.access(_LAUNCHER, os.X_OK):  # some file systems run nothing
+        game.set_vizdoom_path(os.path.abspath(_LAUNCHER))
     game.set_doom_scenario_path(os.path.abspath(WAD))
     game.set_doom_map(first_map)
     game.set_window_visible(False)
@@ -81,17 +93,17 @@ def move(game: Any, forward: float, side: float, turn: float, tics: int) -> None
         game.advance_action(tics - 1, True)
 
 
-def view(game: Any) -> bytes:
-    """Pose and frame."""
+def views(game: Any) -> Iterator[bytes]:
+    """The pose first, on which the next action may depend, and then the frame."""
     from PIL import Image
 
     state = game.get_state()
     if state is None:
         raise RuntimeError("the episode ended by itself")
+    yield POSE.pack(*state.game_variables)
     # the whole screen, each pixel the mean of an area; in two parts this is faster
     screen = Image.fromarray(state.screen_buffer).reduce((_SCREEN[0] // SIZE, 1))
-    frame = screen.resize((SIZE, SIZE), Image.Resampling.BOX)
-    return POSE.pack(*state.game_variables) + frame.tobytes()
+    yield screen.resize((SIZE, SIZE), Image.Resampling.BOX).tobytes()
 
 
 def serve(requests: int, replies: int, first_map: str, tics: int) -> None:
@@ -115,7 +127,8 @@ def serve(requests: int, replies: int, first_map: str, tics: int) -> None:
                 load(game, name.rstrip(b"\0").decode(), first, second, turn)
             else:
                 move(game, first, second, turn, tics)
-            _reply(replies, True, view(game))
+            for part in views(game):
+                _reply(replies, True, part)
     finally:
         game.close()
 

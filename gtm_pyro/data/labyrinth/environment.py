@@ -85,7 +85,7 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
 
         :param seed: of this labyrinth and those of later resets without a seed.
         :param options: ignored.
-        :raises EngineError: the engine does not start.
+        :raises EngineError: the engine does not start, ended or hangs.
         """
         super().reset(seed=seed)
         if seed is not None:
@@ -99,9 +99,12 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
         if self._engine is None or self._engine.closed:
             worlds = [task.world for task in self._coming]
             self._engine = DoomEngine(worlds) if self.engine == "vizdoom" else _RayCasterEngine()
-        task = self._coming.pop(0)
+        task = self._coming[0]
+        frame, pose = self._engine.reset(task.world, task.start)
+        # not before: where the engine fails, the next one shows it
+        self._coming.pop(0)
         self._steps = 0
-        return self._seen(*self._engine.reset(task.world, task.start))
+        return self._seen(frame, pose)
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One frame.

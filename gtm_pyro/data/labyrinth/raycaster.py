@@ -12,8 +12,8 @@ from gtm_pyro.errors import ConfigError, check_positive
 
 HALF_WIDTH = math.tan(math.radians(50))
 """Tangent of half the horizontal field of view, which is 100 degrees wide."""
-HALF_HEIGHT = 0.75 * HALF_WIDTH
-"""Of half the vertical field of view."""
+HALF_HEIGHT = 0.625 * HALF_WIDTH
+"""Of half the vertical field of view: of 160 x 120 pixels that are 1.2 times as tall as wide, as Doom's."""
 _CHUNK = 128  # frames whose rays fit a processor's cache
 _NEAR = 1e-6
 _GRID = 32  # places a cell at which the rectangle around is known
