@@ -83,11 +83,14 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
         as a run that was never stopped"""
     add("--resume", metavar="DIR", nargs="?", const="", help=text)
 
-    usage, text = "DIR [--data.images DIR2] [--out FILE.json]", "measure a trained run, also on images of your own"
+    usage = "DIR [--data.images DIR2] [--out FILE.json] [--report DIR3]"
+    text = "measure a trained run, also on images of your own"
     add = command("evaluate", usage, text, EVALUATE, "data", "evaluation", "guide", *_MACHINE).add_argument
     text = """where the numbers go (default: DIR/evaluation.json; with other fields than the run's own the numbers are
         shown, and written only with --out)"""
     add("--out", metavar="FILE.json", help=text)
+    text = "write numbers, figures, posterior.nc and a page into this folder, which is not the run's"
+    add("--report", metavar="DIR3", help=text)
 
     usage = "DIR [--checks NAME,...] [--guide GUIDE] [--out DIR2]"
     fields = ("data", "evaluation", "guide", *_MACHINE)

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 
 from gtm_pyro import checkpoints
 from gtm_pyro.catalogue import import_class
-from gtm_pyro.config import Config, Experiment, resolve
+from gtm_pyro.config import Config, Experiment, data_path, resolve
+from gtm_pyro.data.base import MeasuringData
 from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
-from gtm_pyro.evaluation import evaluate
-from gtm_pyro.experiment_files import experiments, read_experiment, read_run
+from gtm_pyro.evaluation import Evaluation, evaluate
+from gtm_pyro.experiment_files import Raw, experiments, read_experiment, read_run
 from gtm_pyro.fitting import first_line, resolve_device
 from gtm_pyro.run_folder import RunFolder
 
@@ -88,19 +90,56 @@ def other_folder(arguments: Namespace) -> RunFolder | None:
     return RunFolder(Path(arguments.out))
 
 
+def report_folder(arguments: Namespace) -> RunFolder | None:
+    """The folder that a report beside the run's own goes into, if one is asked for.
+
+    :raises ConfigError: it is a file, or holds a run.
+    """
+    if not arguments.report:
+        return None
+    folder = RunFolder(Path(arguments.report))
+    if folder.path.is_file():
+        raise ConfigError(f"--report: expected a folder, {arguments.report} is a file")
+    if folder.config.exists() or folder.checkpoints.exists():
+        raise ConfigError(
+            f"--report: expected a folder without a run, {arguments.report} holds one; gtm-pyro report DIR draws a "
+            "run's own figures"
+        )
+    return folder
+
+
 def all_held_out(folder: RunFolder, overrides: Mapping[str, str]) -> dict[str, str]:
     """With another source of episodes, all that it has is held out: none of it was trained on."""
     result = dict(overrides)
     if {"data", "data.class_path", "data.images", "data.directory"} & result.keys():
-        data = resolve(read_run(folder.config), overrides)["data"]
+        data = resolve(stored(folder, overrides), overrides)["data"]
         if "test_fraction" in signature(import_class("data", data["class_path"])).parameters:
             result.setdefault("data.test_fraction", "1.0")
     return result
 
 
+def stored(folder: RunFolder, overrides: Mapping[str, str]) -> Raw:
+    """What the config of a run says, as far as it holds for the data that is asked for.
+
+    A config names every argument. Another class of data takes over what it has too and somebody chose: what the old
+    class has by default, the length of its episodes for instance, is not, and a cache holds its episodes alone.
+    """
+    raw = read_run(folder.config)
+    data, asked = raw.get("data"), overrides.get("data.class_path", overrides.get("data"))
+    if asked is None or not isinstance(data, dict):
+        return raw
+    old, new = (import_class("data", data_path(value)) for value in (data, asked))
+    if new is old:
+        return raw
+    usual, taken = signature(old).parameters, signature(new).parameters.keys() - {"cache"}
+    arguments = (data.get("init_args") or {}).items()
+    chosen = {k: v for k, v in arguments if k in taken and not (k in usual and usual[k].default == v)}
+    return raw | {"data": {"class_path": data_path(asked), "init_args": chosen}}
+
+
 def trained(folder: RunFolder, overrides: Mapping[str, str]) -> tuple[Experiment, torch.device]:
     """What the config of a run declares, with its newest parameters, and the device that they are on."""
-    experiment, device = build(resolve(read_run(folder.config), overrides))
+    experiment, device = build(resolve(stored(folder, overrides), overrides))
     checkpoints.restore(folder.path, experiment.model, experiment.guide)
     for program in (experiment.model, experiment.guide):
         program.to(device)
@@ -129,6 +168,14 @@ def check_can_be_evaluated(experiment: Experiment) -> None:
             raise ConfigError(f"{what}: evaluation needs {missing[0]}, which {type(program).__name__} does not have")
 
 
+def with_measures(evaluation: Evaluation, experiment: Experiment) -> Evaluation:
+    """Add what the data itself can measure, if it can."""
+    if not isinstance(experiment.data, MeasuringData):
+        return evaluation
+    metrics, by_horizon = experiment.data.measures(evaluation, seed=experiment.evaluation.seed)
+    return replace(evaluation, metrics=evaluation.metrics | metrics, by_horizon=evaluation.by_horizon | by_horizon)
+
+
 def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
     """Evaluate once on one episode: what evaluation cannot work with is told before hours of training, not after.
 
@@ -139,6 +186,7 @@ def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
         # copies, for a program may make parameters on its first call
         model, guide = (program.to(device) for program in deepcopy((experiment.model, experiment.guide)))
         seed, episode = experiment.evaluation.seed, experiment.held_out(device, num_episodes=1)
-        evaluate(model, guide, episode, seed=seed, iwae_particles=0)  # type: ignore[arg-type]
+        evaluation = evaluate(model, guide, episode, seed=seed, iwae_particles=0)  # type: ignore[arg-type]
+        with_measures(evaluation, experiment)
     except (GTMPyroError, ValueError, RuntimeError) as error:
         raise ConfigError(f"evaluation: {first_line(error)}") from error

@@ -21,7 +21,9 @@ from gtm_pyro.command_inputs import (
     other_folder,
     planned_run,
     rehearse_evaluation,
+    report_folder,
     trained,
+    with_measures,
 )
 from gtm_pyro.comparison import compare
 from gtm_pyro.config import Experiment
@@ -73,6 +75,7 @@ def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resu
             max_restarts=fields["max_restarts"],
             seed=fields["seed"],
             device=device,
+            precision=fields["precision"],
             out=folder.path,
             checkpoint_every=fields["checkpoint_every"],
             log_every=fields["log_every"],
@@ -84,7 +87,7 @@ def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resu
 
 def evaluate_command(arguments: Namespace) -> None:
     """Measure a run."""
-    folder = one_run(arguments, "evaluate")
+    folder, apart = one_run(arguments, "evaluate"), report_folder(arguments)
     overrides = all_held_out(folder, arguments.overrides)
     experiment, device = trained(folder, overrides)
     check_can_be_evaluated(experiment)
@@ -96,7 +99,9 @@ def evaluate_command(arguments: Namespace) -> None:
             evaluation.save(out)
     elif out:
         evaluation.save(out)
-    _show(evaluation, out)
+    if apart is not None:
+        _report(evaluation, experiment, apart, device)
+    _show(evaluation, " and ".join(filter(None, [out, str(apart.report) if apart else None])))
 
 
 def diagnose_command(arguments: Namespace) -> None:
@@ -219,12 +224,18 @@ def _evaluate(experiment: Experiment, device: torch.device) -> Evaluation:
     guide: Any = experiment.guide
     tolerance = getattr(experiment.data, "view_tolerance", VIEW_TOLERANCE)
     episodes, seed = experiment.held_out(device), experiment.evaluation.seed
-    return evaluate(model, guide, episodes, seed=seed, view_tolerance=tolerance)
+    return with_measures(evaluate(model, guide, episodes, seed=seed, view_tolerance=tolerance), experiment)
 
 
 def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> None:
     """Everything in a run folder that is made from a trained model."""
     evaluation = _evaluate(experiment, device)
+    _report(evaluation, experiment, folder, device)
+    _show(evaluation, str(folder.report))
+
+
+def _report(evaluation: Evaluation, experiment: Experiment, folder: RunFolder, device: torch.device) -> None:
+    """The files of an evaluation, whether or not the folder is the run's own."""
     model: Any = experiment.model
     guide: Any = experiment.guide
     asked, names = experiment.evaluation, experiment.data.action_names
@@ -243,7 +254,6 @@ def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> 
         evaluation, folder.figures, transition=transition, training=training, action_names=names, labyrinths=maps
     )
     write_report(folder)
-    _show(evaluation, str(folder.report))
 
 
 def _show(evaluation: Evaluation, out: str | None) -> None:

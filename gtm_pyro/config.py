@@ -127,6 +127,7 @@ FIELDS = {
     "max_restarts": "how often a run that is stuck after its first stage may start again",
     "seed": "of everything random",
     "device": "cpu, cuda, cuda:1, ...",
+    "precision": "of the networks in training: float32, or bfloat16, which is faster on a GPU",
     "num_threads": "threads that torch computes with (null: torch's own choice)",
     "checkpoint_every": "steps between checkpoints",
     "log_every": "steps between lines of metrics.jsonl",
@@ -169,12 +170,18 @@ def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
 
 def _data_types(*named: Any) -> Any:
     """Any class with the right members will do; to jsonargparse they are the classes that are named."""
-    found = []
-    for value in filter(None, named):
-        node = parse_yaml("data", value) if isinstance(value, str) and value.startswith("{") else value
-        name = node.get("class_path", node) if isinstance(node, dict) else node
-        found.append(import_class("data", class_path("data", str(name))))
+    found = [import_class("data", data_path(value)) for value in named if value]
     return reduce(or_, found) if found else Any
+
+
+def data_path(value: Any) -> str:
+    """The import path of the class that a value of the field ``data`` names.
+
+    :raises ConfigError: there is no such class.
+    """
+    node = parse_yaml("data", value) if isinstance(value, str) and value.startswith("{") else value
+    name = node.get("class_path", node) if isinstance(node, dict) else node
+    return class_path("data", str(name))
 
 
 def make_parser(data_type: Any) -> "ArgumentParser":
@@ -187,6 +194,7 @@ def make_parser(data_type: Any) -> "ArgumentParser":
     from pyro.infer import ELBO
     from torch import nn
 
+    from gtm_pyro.precision import Precision
     from gtm_pyro.stages import LearningRates, Stage
 
     # jsonargparse reports arguments that a new class does not share with the old one; that is what overrides are for
@@ -204,6 +212,7 @@ def make_parser(data_type: Any) -> "ArgumentParser":
         "max_restarts": (NonNegativeInt, 3),
         "seed": (NonNegativeInt, 0),
         "device": (str, "cpu"),
+        "precision": (Precision, "float32"),
         "num_threads": (PositiveInt | None, None),
         "checkpoint_every": (PositiveInt, 200),
         "log_every": (PositiveInt, 20),

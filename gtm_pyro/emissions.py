@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError, check_positive
+from gtm_pyro.precision import network
 
 MIN_SCALE = 1e-3
 # of the leaky ReLUs: at 0.2, held-out reconstruction errors were 0.8 of those at 0.01 after the same number of steps
@@ -91,13 +92,15 @@ class FrameEncoder(nn.Module):
         :param frames: ``(..., C, H, W)``.
         """
         x = 2 * frames.reshape(-1, *self.frame_shape).permute(0, 2, 3, 1).contiguous() - 1
-        h = F.leaky_relu(self.second(F.leaky_relu(self.first(x), SLOPE)), SLOPE)
-        loc, raw = self.statistics_layer(h.flatten(1)).chunk(2, -1)
+        loc, raw = self.statistics_layer(network(self._features, x)).chunk(2, -1)
         batch = frames.shape[:-3]
         return {
             "loc": loc.reshape(*batch, self.latent_dim),
             "scale": (F.softplus(raw) + MIN_SCALE).reshape(*batch, self.latent_dim),
         }
+
+    def _features(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.second(F.leaky_relu(self.first(x), SLOPE)), SLOPE).flatten(1)
 
     def forward(self, frames: Tensor) -> dist.TorchDistribution:
         """q(z_t | x_t), event shape ``(latent_dim,)``."""
@@ -160,9 +163,11 @@ class FrameDecoder(nn.Module):
             self.register_buffer("log_scale", log_scale)
 
     def _output(self, z: Tensor) -> Tensor:
-        h = F.leaky_relu(self.latent_layer(z.reshape(-1, self.latent_dim)), SLOPE).view(-1, *self.grid)
-        x = self.second(F.leaky_relu(self.first(h), SLOPE)).permute(0, 3, 1, 2)
+        x = self.second(network(self._features, z.reshape(-1, self.latent_dim))).permute(0, 3, 1, 2)
         return x.reshape(*z.shape[:-1], *self.frame_shape)
+
+    def _features(self, z: Tensor) -> Tensor:
+        return F.leaky_relu(self.first(F.leaky_relu(self.latent_layer(z), SLOPE).view(-1, *self.grid)), SLOPE)
 
     def frames(self, z: Tensor) -> Tensor:
         """The mean frame E[x | z], ``(..., C, H, W)`` in [0, 1], for latents ``(..., latent_dim)``."""

@@ -1,5 +1,6 @@
 """The YAML of experiments: the library's by name, files of one's own, and the config.yaml of runs."""
 
+from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,47 @@ def experiments() -> dict[str, str]:
 def read_experiment(name: str) -> Raw:
     """What an experiment's YAML says: one of the library's by name, or a file of yours.
 
-    :raises ConfigError: there is no such experiment or file, or it is no YAML mapping.
+    Its field ``base`` names another experiment, a file from the folder of its own, over whose fields its own are laid.
+
+    :raises ConfigError: there is no such experiment or file, it is no YAML mapping, or it is its own base.
     """
-    if name in experiments():
-        return parse_yaml(name, files("gtm_pyro.experiments").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    path = Path(name)
-    if not (path.suffix in (".yaml", ".yml") or path.is_file()):
-        known = experiments()
-        raise ConfigError(
-            f"experiment: expected {' or '.join(known)} or a YAML file, got {name!r}{did_you_mean(name, known)}"
-        )
-    return _read_yaml(path)
+    layers: list[Raw] = []
+    read: list[str] = []
+    field, folder, wanted = "experiment", Path(), name
+    while True:
+        source, content = _find(field, wanted, folder)
+        if source in read:
+            raise ConfigError(f"{field}: expected another experiment, got a circle: {' -> '.join([*read, source])}")
+        base = content.pop("base", None)
+        layers.append(content)
+        if base is None:
+            return reduce(_laid_over, reversed(layers))
+        read.append(source)
+        field, folder, wanted = f"{source}: base", Path(source).parent, base
+
+
+def _find(field: str, wanted: Any, folder: Path) -> tuple[str, Raw]:
+    """The name or the whole path of an experiment, and what it says."""
+    known = experiments()
+    if isinstance(wanted, str) and wanted in known:
+        resource = files("gtm_pyro.experiments").joinpath(f"{wanted}.yaml")
+        return wanted, parse_yaml(wanted, resource.read_text(encoding="utf-8"))
+    path = folder / str(wanted)
+    if not (isinstance(wanted, str) and (path.suffix in (".yaml", ".yml") or path.is_file())):
+        hint = did_you_mean(str(wanted), known)
+        raise ConfigError(f"{field}: expected {' or '.join(known)} or a YAML file, got {wanted!r}{hint}")
+    return str(path.resolve()), _read_yaml(path)
+
+
+def _laid_over(old: Any, new: Any) -> Any:
+    """Mappings name by name, all else as a whole; another class comes without the old one's arguments."""
+    if isinstance(old, str) and isinstance(new, dict) and "init_args" in new:
+        old = {"class_path": old}
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    if new.get("class_path", old.get("class_path")) != old.get("class_path"):
+        return new
+    return old | {name: _laid_over(old.get(name), value) for name, value in new.items()}
 
 
 def read_run(path: Path) -> Raw:

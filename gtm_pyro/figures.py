@@ -49,7 +49,7 @@ def save_figures(
     """Draw every figure that the evaluation has data for.
 
     :param directory: where ``map.png``, ``walk.png``, ``last_frames.png``, ``states.png``, ``frames.png``,
-        ``horizon.png``, ``transition.png``, ``training.png`` and ``rollout.gif`` go.
+        ``horizon.png``, ``rooms.png``, ``transition.png``, ``training.png`` and ``rollout.gif`` go.
     :param transition: the model's, for its displacements and its gate.
     :param training: the lines of metrics.jsonl.
     :param action_names: one for each number of an action.
@@ -66,6 +66,7 @@ def save_figures(
         "states": states_figure(evaluation, episode),
         "frames": frames_figure(evaluation),
         "horizon": horizon_figure(evaluation),
+        "rooms": rooms_figure(evaluation),
         "transition": transition_figure(transition, evaluation, action_names),
         "training": training_figure(training),
     }
@@ -231,6 +232,26 @@ def horizon_figure(evaluation: Evaluation) -> "Figure":
     for ax in axes[0]:
         ax.set_xlabel("steps after the last memorised one")
         plain(ax)
+    return figure
+
+
+def rooms_figure(evaluation: Evaluation) -> "Figure | None":
+    """How often frames are of the right room, by the number of steps predicted; None where there are no rooms."""
+    arrays = evaluation.by_horizon
+    if "room_accuracy" not in arrays or not np.isfinite(arrays["room_accuracy"]).any():
+        return None
+    figure, axes = canvas(1, 1, (8.0, 4.2))
+    horizon = np.arange(1, evaluation.episodes.num_predicted + 1)
+    for name, colour, label, line in (
+        ("_most_seen", MEAN, "always the room seen most", "--"),
+        ("_copy", COPY, "memorised frame of the nearest true pose", "-."),
+        ("", PREDICTED, "predicted", "-"),
+        ("_true_frames", FLOOR, "true frames (the classifier's own limit)", ":"),
+    ):
+        _curve(axes[0, 0], horizon, arrays[f"room_accuracy{name}"], colour, line, label)
+    axes[0, 0].set(xlabel="steps after the last memorised one", ylabel="right room (share of steps)", ylim=(0, 1.03))
+    figure.legend(fontsize=8, loc="outside upper center", ncols=2)
+    plain(axes[0, 0])
     return figure
 
 

@@ -25,6 +25,7 @@ from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError
 from gtm_pyro.interrupts import StopSignals
 from gtm_pyro.learner import Learner
 from gtm_pyro.plan import make_plan
+from gtm_pyro.precision import Precision, check_precision, networks_in
 from gtm_pyro.progress import Progress
 from gtm_pyro.randomness import callers_random_state, module_parameters, set_seed
 from gtm_pyro.restarts import check_has_regret
@@ -72,6 +73,7 @@ def fit(
     clip_norm: float | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    precision: Precision = "float32",
     out: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 200,
     log_every: int = 20,
@@ -93,6 +95,7 @@ def fit(
     :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
     :param seed: of the episodes and the noise of every step. The starting values are the caller's.
     :param device: where to train; the model and the guide are moved there.
+    :param precision: of the networks in a step; bfloat16 is for GPUs. All else, and all of evaluation, is in float32.
     :param out: the run folder, for checkpoints, metrics.jsonl and TensorBoard; None writes nothing.
     :param checkpoint_every: in steps. A checkpoint is also written after the last step.
     :param log_every: in steps.
@@ -110,6 +113,7 @@ def fit(
     _check_count("checkpoint_every", checkpoint_every, least=1)
     _check_count("log_every", log_every, least=1)
     _check_count("max_restarts", max_restarts, least=0)
+    check_precision(precision)
     if clip_norm is not None and not clip_norm > 0:
         raise ConfigError(f"clip_norm: expected a number over 0 or null, got {clip_norm}")
     if resume and out is None:
@@ -129,9 +133,9 @@ def fit(
         StopSignals() as signals,
     ):
         warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
-        _check_stages(model, guide, data, loss, schedule.stages, seed, device)
-        plan = make_plan(model, guide, data, loss, schedule, rates, seed, clip_norm, max_restarts)
-        learner = Learner(model, guide, loss, rates, clip_norm)
+        _check_stages(model, guide, data, loss, schedule.stages, seed, device, precision)
+        plan = make_plan(model, guide, data, loss, schedule, rates, seed, clip_norm, max_restarts, precision)
+        learner = Learner(model, guide, loss, rates, clip_norm, precision)
         training = Training(
             learner, data, schedule, seed, device, max_restarts, plan, folder, checkpoint_every, log_every
         )
@@ -165,6 +169,7 @@ def _check_stages(
     stages: Sequence[Stage],
     seed: int,
     device: torch.device,
+    precision: Precision,
 ) -> None:
     """Evaluate the loss once in every stage with all of Pyro's checks: mistakes show before work starts.
 
@@ -185,7 +190,7 @@ def _check_stages(
         try:
             if number == 1:
                 check_combination(model, guide, loss, episodes, stage.reading)
-            with pyro.validation_enabled(True), torch.no_grad():
+            with pyro.validation_enabled(True), torch.no_grad(), networks_in(precision):
                 loss.loss(model, guide, episodes, stage.reading)
             if number == 1:
                 check_programs(model, guide, episodes, stage.reading)

@@ -120,13 +120,31 @@ class FusedPath(TorchDistribution):
         return (-0.5 * square - dim * (self.scale.log() + 0.5 * math.log(2 * math.pi))).sum(-1)
 
 
-def filtering_path(transition: Transition, steps: Steps, start: Tensor, start_variance: Tensor) -> FusedPath:
+def filtering_path(
+    transition: Transition,
+    steps: Steps,
+    start: Tensor,
+    start_variance: Tensor,
+    filtered: tuple[Tensor, Tensor] | None = None,
+) -> FusedPath:
     """prod_t q(s_t | s_{t-1}, a_t, x_t): each prediction is fused with the landmark of its own frame.
+
+    With ``filtered``, gains and variances P_t of the search, the variance of a step is P_t - (1 - gain_t)² P_{t-1}:
+    then, for a linear transition, s_t has the mean and the variance that the frames up to t leave it. Where landmarks
+    are rare, one that is met has to do at once what many do where they are frequent.
 
     :param steps: batch ``(*batch)``.
     :param start: mean of s_1, ``(*batch, state_dim)``.
     :param start_variance: of each of its coordinates, ``(*batch)``.
+    :param filtered: gains, and variances of a coordinate of the filtered states, each ``(*batch, T)``.
     """
+    if filtered is not None:
+        gain, variance = filtered
+        before = torch.cat([torch.zeros_like(variance[..., :1]), variance[..., :-1]], -1)
+        step = variance - (1 - gain).square() * before
+        # without a landmark it is the transition's, whatever rounding leaves of it
+        step = torch.where(gain > 0, step, torch.cat([variance[..., :1], steps.variance[..., 1:]], -1))
+        return FusedPath(transition, steps.actions, start, steps.target, gain, step.sqrt())
     precision = steps.evidence.reciprocal()
     return _fused(transition, steps, start, start_variance, precision, steps.target)
 
@@ -136,7 +154,10 @@ def smoothing_path(transition: Transition, steps: Steps, start: Tensor, start_va
 
     The later landmarks are passed back as Gaussian messages, from J_T = 1 / evidence_T,
     J_t = 1 / evidence_t + J_{t+1} / (1 + v_{t+1} J_{t+1}); for a linear transition this is the exact posterior,
-    the Rauch-Tung-Striebel smoother as a forward chain. Arguments as of :func:`filtering_path`.
+    the Rauch-Tung-Striebel smoother as a forward chain. Where moves depend on the state, at walls or with a heading,
+    messages are passed back by the moves from the hypothesis' own states, and have one variance for all coordinates: an
+    approximation, though what is drawn follows the transition, and its density is exact. Arguments as of
+    :func:`filtering_path`.
     """
     from gtm_pyro.selection import backward_precision  # numba takes a while to import
 

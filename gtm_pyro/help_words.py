@@ -38,11 +38,17 @@ examples:
 EVALUATE = """
 Measure a trained run on held-out episodes: the first steps are memorised, the rest is predicted from actions alone.
 
+With another source of episodes its own defaults hold; what was chosen for the run, such as an engine, is kept. Several
+rooms (LabyrinthRooms) add how often a predicted frame is of the right room: room_accuracy, and beside it that of the
+true frames, of copied ones, and of the room most often seen.
+
 examples:
   gtm-pyro evaluate runs/a
   gtm-pyro evaluate runs/a --data.images ~/photos --out photos.json           images of your own: all are held out
   gtm-pyro evaluate runs/a --evaluation.num_predicted 2000 --evaluation.num_episodes 8 --out long.json
   gtm-pyro evaluate runs/a --guide Smoothing --out smoothed.json              the same model, another inference
+  gtm-pyro evaluate runs/walk --data LabyrinthRooms --evaluation.num_observed 150 --evaluation.num_predicted 300 \\
+      --out rooms.json --report rooms                                         a model of one room, in several
 """
 
 DIAGNOSE = """

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gtm_pyro.errors import check_positive
+from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.landmarks import Landmarks
-from gtm_pyro.transitions import Transition
+from gtm_pyro.transitions import RotatingTranslation, Transition
 
 
 class Steps(NamedTuple):
@@ -50,14 +50,18 @@ class Hypotheses(NamedTuple):
 
     :param log_weight: log p(hypothesis | x, a), normalised over the hypotheses, ``(*batch, N)``; -inf for none.
     :param online: of the best hypothesis at each step, given the frames up to it, batch ``(*batch)``.
+    :param online_gain: how far each online state was drawn from the prediction to its target, ``(*batch, T)``.
+    :param online_variance: of a coordinate of the online states, in the unit of a step's variance, ``(*batch, T)``.
     :param filtered: mean of s_t given the frames up to t, under each hypothesis alive then, ``(*batch, T, N, D)``.
-    :param filtered_variance: of one coordinate, ``(*batch, T, N)``.
+    :param filtered_variance: of one coordinate, with a heading that of a position's, ``(*batch, T, N)``.
     :param filtered_log_weight: ``(*batch, T, N)``, normalised.
     :param past: the steps of the hypotheses of these numbers, ``(*batch, M)``, as a batch of that shape.
     """
 
     log_weight: Tensor
     online: Steps
+    online_gain: Tensor
+    online_variance: Tensor
     filtered: Tensor
     filtered_variance: Tensor
     filtered_log_weight: Tensor
@@ -111,25 +115,54 @@ class HypothesisSearch:
 
         :param actions: ``(batch, T, action_dim)``. One-hot actions may be replaced by one another, with probability
             ``transition.slip``; others, or a single one, are as commanded, or a jump to a landmark.
+            An agent with a heading must not slip: what a replaced action does depends on those before it.
         :param start: mean of s_1, ``(batch, state_dim)``.
         :param start_variance: of each of its coordinates, ``(batch,)``.
         :param anywhere: the first frame may have been taken at any of its landmarks too.
+        :raises ConfigError: slips of an agent with a heading.
         """
+        radius = turning_radius(transition, actions)
+        if radius and transition.slips:
+            raise ConfigError(f"slip: expected 0 for a transition with a heading, got {float(transition.slip):g}")
         from gtm_pyro.hypothesis_search import Search  # numba takes a while to import
 
-        search = Search(self, transition, actions, landmarks, typical_move(transition, actions), anywhere)
+        move = typical_move(transition, actions, radius)
+        search = Search(self, transition, actions, landmarks, move, anywhere, radius)
         search.begin(start, start_variance)
         search.run()
         return search.result()
 
 
-def typical_move(transition: Transition, actions: Tensor) -> float:
-    """Root mean square length of a move, in state units; 1 where nothing moves.
+def turning_radius(transition: Transition, actions: Tensor) -> float:
+    """How far a turn of one radian moves things, in state units: the unit of headings in distances between states.
+
+    It is how far, as a root mean square, a path by actions alone is from its middle: so much is the position at one end
+    changed by a wrong heading at the other. 1 where paths have no extent; 0 for a transition without a heading.
 
     :param actions: ``(batch, T, action_dim)``.
     """
+    if not isinstance(transition, RotatingTranslation):
+        return 0.0
+    start = actions.new_zeros(len(actions), transition.state_dim)
+    still = start.unsqueeze(1).expand(-1, actions.shape[1], -1)
+    path = transition.rollout(start, actions, still).detach()
+    away = (path - path.mean(1, keepdim=True))[..., :2].square().sum(-1)
+    radius = float(away.mean().sqrt())
+    turn = float(path[..., 2].diff(dim=1).abs().mean()) if actions.shape[1] > 1 else 0.0
+    return radius if radius > turn else 1.0
+
+
+def typical_move(transition: Transition, actions: Tensor, radius: float = 0.0) -> float:
+    """Root mean square length of a move, in state units; 1 where nothing moves.
+
+    :param actions: ``(batch, T, action_dim)``.
+    :param radius: the length of a turn of one radian; 0 where no coordinate is a heading.
+    """
     origin = actions.new_zeros(transition.state_dim)
-    free = getattr(transition, "moves", lambda a: transition.loc(origin, a) - origin)
-    length = free(actions[:, 1:]).detach().norm(dim=-1)
+    free = getattr(transition, "moves", lambda a: transition.loc(origin, transition.controls(a)) - origin)
+    moves = free(actions)[:, 1:].detach() if radius else free(actions[:, 1:]).detach()
+    if radius:
+        moves = moves * moves.new_tensor([1.0, 1.0, radius])
+    length = moves.norm(dim=-1)
     moving = length > 0.1 * length.amax() if length.numel() else length > 0
     return float(length[moving].square().mean().sqrt()) if bool(moving.any()) else 1.0

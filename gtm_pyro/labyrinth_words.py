@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from gtm_pyro.report_words import FIGURES, MEASURES, Figure, Measure, percent
+from gtm_pyro.room_words import ROOM_FIGURE, ROOM_MEASURES, room_sentences
 
 _STILL = 1e-3  # cells: an error that is possible only where no agent has moved
 
@@ -113,7 +114,10 @@ _BOTH = {
         "view that was not memorised.",
     ),
 }
-_ORDER = ("rollout.gif", "map.png", "last_frames.png", "frames.png", "horizon.png", "states.png", "transition.png")
+_ORDER = (
+    *("rollout.gif", "map.png", "last_frames.png", "frames.png", "horizon.png"),
+    *("rooms.png", "states.png", "transition.png"),
+)
 
 
 def figures_of(metrics: Mapping[str, float | None]) -> tuple[Figure, ...]:
@@ -122,6 +126,8 @@ def figures_of(metrics: Mapping[str, float | None]) -> tuple[Figure, ...]:
         return FIGURES
     own = _BOTH | (_TURNS if turns_in_place(metrics) else _WALKS)
     training = next(figure for figure in FIGURES if figure.file == "training.png")
+    if _defined(metrics.get("room_accuracy")):
+        own |= {ROOM_FIGURE.file: ROOM_FIGURE}
     return (*(own[file] for file in _ORDER if file in own), training)
 
 
@@ -169,7 +175,7 @@ def measures_of(metrics: Mapping[str, float | None]) -> list[Measure]:
     place = next(
         i for i, measure in enumerate(own) if measure.name.startswith("localisation") or measure.name == "elbo"
     )
-    own[place:place] = _OWN
+    own[place:place] = _OWN + ROOM_MEASURES
     return [measure for measure in own if _defined(metrics.get(measure.name))]
 
 
@@ -256,4 +262,4 @@ def sentences(known: Mapping[str, float]) -> list[str]:
             f"At the last step its inferred position is off by {share} of the path's length after the best similarity "
             "fit."
         )
-    return said
+    return said + room_sentences(known)

@@ -29,6 +29,7 @@ class Landmarks:
     :param index: the number, from 0, of the step whose state is p_tk, ``(*batch, T, K)`` int64, always an earlier one.
     :param scale: how far from a landmark a frame that looks like it is taken, in state units, ``(*batch, T, K)`` or a
         scalar; None leaves it to the guide.
+    :param moves: the same in typical moves, ``(*batch, T, K)``, where ``scale`` is None.
     :raises EpisodesError: neither or both of ``position`` and ``index``, or shapes that do not fit.
     """
 
@@ -37,6 +38,7 @@ class Landmarks:
     position: Tensor | None = None
     index: Tensor | None = None
     scale: Tensor | None = None
+    moves: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.position is None) == (self.index is None):
@@ -155,12 +157,13 @@ def resembling_entries(sights: Sights, memory: SpatialMemory, num_neighbors: int
     The memory is looked up by content: a second memory, whose keys are the encodings. Where it is large, the search is
     a navigable graph of faiss, approximate and sublinear.
 
-    :param memory: keys ``(*batch, N, state_dim)``, values "loc" and "scale".
+    :param memory: values "loc", "scale" and, where keys are not the states, "state" ``(*batch, N, state_dim)``.
     """
     loc, scale = sights.each
     stored = {name: value.squeeze(-3) for name, value in memory.values.gather(None).items()}
-    keys = memory.keys.expand(*stored["loc"].shape[:-1], memory.keys.shape[-1])
-    content = content_memory(stored["loc"]).write(stored["loc"], {**stored, "position": keys})
+    state = stored.pop("state", memory.keys)
+    state = state.expand(*stored["loc"].shape[:-1], state.shape[-1])
+    content = content_memory(stored["loc"]).write(stored["loc"], {**stored, "position": state})
     found = content.read(loc, min(num_neighbors, memory.num_entries)).values
     near = found["loc"], found["scale"]
     noise = look_noise(_deviation(loc, scale, *near).amin(-1))

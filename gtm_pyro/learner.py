@@ -5,12 +5,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
+from pyro.distributions.util import is_identically_zero
+from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from gtm_pyro.checkpoints import load_tensors, program
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.precision import Precision, networks_in
 from gtm_pyro.reading import Reading
 from gtm_pyro.stages import LearningRates
 
@@ -23,19 +25,45 @@ def scored_frames(episodes: Episodes, reading: Reading) -> int:
     return episodes.batch_size * len(steps)
 
 
+def trace_elbo(loss: Any, model: nn.Module, guide: nn.Module, *arguments: Any) -> Tensor:
+    """``Trace_ELBO.differentiable_loss``, its value and its gradient, without a look at a number on the host.
+
+    Pyro reads every term as it adds them up, and each time the host waits for an accelerator.
+    """
+    total = torch.zeros((), device=arguments[0].device)
+    for model_trace, guide_trace in loss._get_traces(model, guide, arguments, {}):
+        latents = [site for site in guide_trace.nodes.values() if site["type"] == "sample"]
+        if any(not is_identically_zero(site["score_parts"].score_function) for site in latents):
+            value, surrogate = loss._differentiable_loss_particle(model_trace, guide_trace)
+            particle = value + (surrogate - surrogate.detach())
+        else:
+            particle = sum(site["log_prob_sum"] for site in latents) - sum(
+                site["log_prob_sum"] for site in model_trace.nodes.values() if site["type"] == "sample"
+            )
+        total = total + particle / loss.num_particles
+    return total
+
+
 class Learner:
     """A model, a guide, a loss and an optimiser.
 
     :param loss: any of Pyro's; those without ``differentiable_loss`` are used by their ``loss_and_grads``.
     :param rates: of Adam, before decay.
     :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
+    :param precision: of the networks, forwards and backwards; parameters and Adam keep float32.
     :raises ConfigError: there is nothing to train, or a prefix of ``rates`` names nothing.
     """
 
     def __init__(
-        self, model: nn.Module, guide: nn.Module, loss: ELBO, rates: LearningRates, clip_norm: float | None
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        loss: ELBO,
+        rates: LearningRates,
+        clip_norm: float | None,
+        precision: Precision = "float32",
     ) -> None:
-        self.model, self.guide = model, guide
+        self.model, self.guide, self.precision = model, guide, precision
         self.loss: Any = loss
         self.default_rate = rates.default
         self.max_norm = float("inf") if clip_norm is None else clip_norm
@@ -51,8 +79,11 @@ class Learner:
         self.optimizer.zero_grad()
         frames = scored_frames(episodes, reading)
         # Pyro's checks were made before the first step; here a NaN must reach the loss, where it is noticed
-        with pyro.validation_enabled(False):
-            if hasattr(self.loss, "differentiable_loss"):
+        with pyro.validation_enabled(False), networks_in(self.precision):
+            if type(self.loss) is Trace_ELBO:
+                value = trace_elbo(self.loss, self.model, self.guide, episodes, reading) / frames
+                value.backward()
+            elif hasattr(self.loss, "differentiable_loss"):
                 value = self.loss(self.model, self.guide)(episodes, reading) / frames
                 value.backward()
             else:

@@ -12,6 +12,7 @@ import torch
 
 from gtm_pyro.data.base import EpisodeData
 from gtm_pyro.errors import RunFolderError
+from gtm_pyro.precision import Precision
 from gtm_pyro.stages import LearningRates, Schedule
 
 
@@ -25,6 +26,7 @@ def make_plan(
     seed: int,
     clip_norm: float | None,
     max_restarts: int,
+    precision: Precision,
 ) -> dict[str, Any]:
     """The settings of a run, its classes, and a checksum of the episodes with which it begins."""
     # Pyro guesses max_plate_nesting on a first use and keeps the guess
@@ -36,6 +38,7 @@ def make_plan(
         "stages": [asdict(stage) for stage in schedule.stages],
         "learning_rates": {"default": rates.default, **rates.by_prefix},
         "clip_norm": clip_norm,
+        "precision": precision,
         "loss": type(loss).__name__,
         **{f"loss.{name}": value for name, value in settings.items() if isinstance(value, bool | int | float | str)},
         "max_restarts": max_restarts,
@@ -52,7 +55,9 @@ def check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
 
     :raises RunFolderError: names the first setting that is not as the run was started with.
     """
-    theirs, mine = theirs if isinstance(theirs, dict) else {}, json.loads(json.dumps(mine))
+    # runs that began before there was a choice do not say it
+    theirs = {"precision": "float32", **theirs} if isinstance(theirs, dict) else {}
+    mine = json.loads(json.dumps(mine))
     for name in {**mine, **theirs}:
         if theirs.get(name) != mine.get(name):
             raise RunFolderError(

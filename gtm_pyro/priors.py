@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gtm_pyro.errors import ConfigError, MemoryReadError, check_positive
 from gtm_pyro.memory.spatial import Retrieved
 from gtm_pyro.mixtures import NormalMixture
+from gtm_pyro.precision import network
 
 __all__ = ["BackgroundPrior", "MixturePrior", "NormalMixture", "QueryPrior"]
 
@@ -97,7 +98,8 @@ class BackgroundPrior(MixturePrior):
                 f"prior.latent_dim: expected {found}, as the memory's values have it, got {self.latent_dim}"
             )
         logits = self.entry_logits(read)
-        own = logits.new_tensor(self.distance).log().mul(-2).expand_as(logits[..., :1])
+        # new_tensor would make the host wait for the device
+        own = logits.new_full((), self.distance).log().mul(-2).expand_as(logits[..., :1])
         return _with_background(read, logits, own, self.background_loc, self.background_log_scale.exp())
 
 
@@ -116,7 +118,8 @@ class QueryPrior(nn.Module):
     p(z | s, m) = N(loc, diag(scale^2)). Each entry's latent z_k, with its pose relative to the query, becomes a
     representation v_k = z_k + n_k f(z_k, pose_k), n_k -> 0 where the poses coincide; the v_k are averaged, with equal
     weights or with attention by pose and latent, for each coordinate of z; a last network sees their mean and their
-    spread. Neither depends on the order of the entries. A view that was memorised is returned nearly as it is.
+    spread. Neither depends on the order of the entries. With attention, a view that was memorised is returned nearly as
+    it is.
 
     :param latent_dim: length of z.
     :param state_dim: 3 for a position and a heading in radians, otherwise positions alone.
@@ -181,7 +184,8 @@ class QueryPrior(nn.Module):
         pose, apart = self._relative(where, s.unsqueeze(-2))
         allowed = (read.squared_distance.detach() < torch.inf).unsqueeze(-1)
         distance = torch.where(allowed, read.squared_distance.unsqueeze(-1), 0.0)
-        out = self.representation(torch.cat([z, pose], -1))
+        hidden = network(self.representation[:-1], torch.cat([z, pose], -1))
+        out: Tensor = self.representation[-1](hidden)
         view = z + apart * out[..., : self.latent_dim]
         logits = torch.zeros_like(view)
         if self.aggregation == "attention":
@@ -189,7 +193,8 @@ class QueryPrior(nn.Module):
         weight = logits.masked_fill(~allowed, -1e9).softmax(-2)
         mean = (weight * view).sum(-2)
         spread = (weight * (view - mean.unsqueeze(-2)).square()).sum(-2)
-        shift, raw = self.parameters_network(torch.cat([mean, (spread + 1e-6).log()], -1)).chunk(2, -1)
+        hidden = network(self.parameters_network[:-1], torch.cat([mean, (spread + 1e-6).log()], -1))
+        shift, raw = self.parameters_network[-1](hidden).chunk(2, -1)
         loc = mean + apart.masked_fill(~allowed, 1.0).amin(-2) * shift
         scale = F.softplus(raw) + _MIN_SCALE
         if read.masked:

@@ -1,7 +1,7 @@
 """How a program reads its memory: which steps are scored, and against which memorised steps."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyro
 import torch
@@ -26,8 +26,8 @@ class Reading:
     ``num_neighbors``: entries read for each scored step; ``None`` is the memory's own number, ``"all"`` the whole
     memory.
 
-    ``num_scored``: so many of the scored steps are drawn each time, by Pyro's subsampling, and their terms stand for all:
-    a step of training may then see more episodes. ``None`` scores all of them.
+    ``num_scored``: so many of the scored steps are drawn each time, by Pyro's subsampling, and their terms stand for
+    all: a step of training may then see more episodes. ``None`` scores all of them.
     """
 
     scored: Scored = "predicted"
@@ -46,7 +46,7 @@ class Reading:
         """The steps that the loss is about."""
         return slice(episodes.num_observed if self.scored == "predicted" else 0, episodes.num_steps)
 
-    def plate(self, episodes: Episodes) -> pyro.plate:
+    def plate(self, episodes: Episodes) -> Any:
         """The plate of the scored steps, dim -1; entered, it gives what ``chosen`` needs."""
         size = len(range(episodes.num_steps)[self.scored_steps(episodes)])
         few = None if self.num_scored is None else min(self.num_scored, size)

@@ -2,26 +2,39 @@
 
 Plain loops over episodes, hypotheses and their continuations, in float64. A continuation is an executed action or a
 jump to a place. Indices and sizes: time t, T; episode b, B; hypothesis n, N; continuation c, C; coordinate d, D;
-landmark k, K.
+landmark k, K. A heading is a third coordinate that is the same after a ``period``; 0 where there is none.
 """
 
 import math
 
 import numpy as np
 
-from gtm_pyro.selection import Array, best_hypothesis, compiled, inlined, join, keep, log_add, merge, replace_smallest
+from gtm_pyro.selection import (
+    HEADING,
+    Array,
+    best_hypothesis,
+    compiled,
+    difference,
+    inlined,
+    join,
+    keep,
+    log_add,
+    merge,
+    nearest_turn,
+    replace_smallest,
+)
 
 # positions at which one content may stand, in one hypothesis
 ALIASES = 3
 # variance of a jump, in units of a slip's: it forgets where it began
 JUMP = 100.0
 # what is recorded of each hypothesis, then its state and its target, each of D numbers
-EVIDENCE, VARIANCE, SPREAD, LOG_WEIGHT, PICK, STATE = range(6)
+EVIDENCE, VARIANCE, SPREAD, GAIN, LOG_WEIGHT, PICK, STATE = range(7)
 # squared distance, in variances, at which a match is nothing, even beside the share of look-alikes
 _FAR = 200.0
 
 
-def _nearest_place(point: Array, n: int, c: int, key: Array, b: int, found: int) -> float:
+def _nearest_place(point: Array, n: int, c: int, key: Array, b: int, found: int, period: float) -> float:
     """Squared distance from ``point[n, c]`` (D,) to the nearest of the first ``found`` places of a hypothesis."""
     dim, best = point.shape[2], np.inf
     if dim == 2:
@@ -32,7 +45,7 @@ def _nearest_place(point: Array, n: int, c: int, key: Array, b: int, found: int)
     for p in range(found):
         total = 0.0
         for d in range(dim):
-            total += (point[n, c, d] - key[b, n, 0, d, p]) ** 2
+            total += difference(point[n, c, d], key[b, n, 0, d, p], d, period) ** 2
         best = min(best, total)
     return best
 
@@ -53,13 +66,14 @@ def _look_at_landmarks(
     background: Array,
     b: int,
     t: int,
+    period: float,
 ) -> tuple[float, int, float, float]:
     """Log likelihood of ``point[n, c]``, the landmark that it is taken for, gain and variance of that measurement."""
     total, top, best, dim = -np.inf, -np.inf, 0, point.shape[2]
     for k in range(weight.shape[2]):
         noise, distance = scale[b, t, k] ** 2, 0.0
         for d in range(dim):
-            distance += (point[n, c, d] - position[b, t, k, d]) ** 2
+            distance += difference(point[n, c, d], position[b, t, k, d], d, period) ** 2
         spread = var + noise
         one = weight[b, t, k] - distance / (2 * spread) + 0.5 * dim * math.log(noise / spread)
         total = log_add(total, one)
@@ -75,7 +89,7 @@ def _look_at_landmarks(
 @inlined
 def _look_at_own(
     point: Array, n: int, c: int, var: float, key: Array, key_var: Array, known: int, b: int, place: int, found: int,
-    noise: float, again: float, overlap: float,
+    noise: float, again: float, overlap: float, period: float,
 ) -> tuple[float, int, float, float]:  # fmt: skip
     """The same for a place of one's own, which stands at ``known`` positions.
 
@@ -84,7 +98,7 @@ def _look_at_own(
     """
     if known == 0:
         # how certainly the point is the position of a place with another content
-        distance = _nearest_place(point, n, c, key, b, found) if found > 0 else np.inf
+        distance = _nearest_place(point, n, c, key, b, found, period) if found > 0 else np.inf
         if distance > _FAR * noise:
             return 0.0, 0, 0.0, np.inf
         return math.log(1 - (1 - overlap) * math.exp(-distance / (2 * noise))), 0, 0.0, np.inf
@@ -92,7 +106,7 @@ def _look_at_own(
     for a in range(known):
         one = 0.0
         for d in range(dim):
-            one += (point[n, c, d] - key[b, n, a, d, place]) ** 2
+            one += difference(point[n, c, d], key[b, n, a, d, place], d, period) ** 2
         if one < distance:
             nearest, distance = a, one
     # what a landmark and the path share is no uncertainty about where one is relative to the other
@@ -117,6 +131,7 @@ def advance(
     slip_noise: float,
     kidnap: float,
     same: float,
+    period: float,
     record: Array,
     parents: Array,
     best: Array,
@@ -140,6 +155,7 @@ def advance(
     :param step_noise: variance of a step; ``slip_noise`` that of a slip.
     :param slip: probability of a slip to anywhere, and so to a landmark.
     :param same: squared distance up to which positions are the same place.
+    :param period: of a heading, in the unit of positions; 0 for states without one.
     :param record: the hypotheses, (T, B, N, STATE + 2 D); those at step t are written from those before it, or from
         themselves at step 0.
     :param parents: (T, B, N), written; ``best`` (T, B) too.
@@ -184,6 +200,8 @@ def advance(
                 distance = 0.0
                 for d in range(dim):
                     point[n, c, d] = position[b, t, c - actions, d] if fixed else key[b, n, c - actions, d, place]
+                    if period > 0 and d == HEADING:
+                        point[n, c, d] = nearest_turn(point[n, c, d], q[b, n, 0, d], period)
                     distance += (point[n, c, d] - q[b, n, 0, d]) ** 2
                 prior[n, c] = math.log(slip * math.exp(-distance / (2 * slip_noise)) + kidnap / jumps + 1e-300)
             for c in range(options):
@@ -204,11 +222,11 @@ def advance(
                         continue
                     var = before[b, n, SPREAD] + (step_noise if c < actions else variance)
                     if fixed:
-                        seen = _look_at_landmarks(point, n, c, var, position, weight, scale, background, b, t)
+                        seen = _look_at_landmarks(point, n, c, var, position, weight, scale, background, b, t, period)
                     else:
                         seen = _look_at_own(
                             point, n, c, var, key, key_var, known[b, n, place], b, place, old,
-                            scale[b, t, 0] ** 2, again, look[b, t, 1],
+                            scale[b, t, 0] ** 2, again, look[b, t, 1], period,
                         )  # fmt: skip
                     score[n, c] = prior[n, c] + seen[0]
                     which[n, c], gain[n, c], evidence[n, c] = seen[1], seen[2], seen[3]
@@ -233,6 +251,10 @@ def advance(
             p, c = parents[t, b, n], pick[n]
             noise = variance if c >= actions else step_noise
             spread = (before[b, p, SPREAD] + noise) * (1 - gain[p, c])
+            if period > 0 and not fixed and gain[p, c] > 0:
+                # a landmark of one's own is no surer than it was then; with rare ones, what is left matters
+                spread += gain[p, c] * (evidence[p, c] - scale[b, t, 0] ** 2)
+            now[b, n, GAIN] = gain[p, c]
             now[b, n, EVIDENCE], now[b, n, VARIANCE], now[b, n, SPREAD] = evidence[p, c], noise, spread
             now[b, n, LOG_WEIGHT], now[b, n, PICK] = score[p, c], c
             top = max(top, score[p, c])
@@ -246,6 +268,8 @@ def advance(
                 at = target = point[p, c, d]
                 if evidence[p, c] < np.inf:
                     target = position[b, t, which[p, c], d] if fixed else key[b, n, which[p, c], d, place]
+                    if period > 0 and d == HEADING:
+                        target = nearest_turn(target, at, period)
                     at += gain[p, c] * (target - at)
                 now[b, n, STATE + d], now[b, n, STATE + dim + d] = at, at if pinned else target
                 for a in range(s.shape[2]):
@@ -260,7 +284,7 @@ def advance(
             weights[n] = math.exp(now[b, n, LOG_WEIGHT] - top)
             total += weights[n]
         if fixed:
-            join(weights, heap, now, b, STATE, dim, 1e-2 * same)
+            join(weights, heap, now, b, STATE, dim, 1e-2 * same, period)
         for n in range(size):
             now[b, n, LOG_WEIGHT] = math.log(weights[n] / total) if weights[n] > 0 else -np.inf
-        best[t, b] = best_hypothesis(weights, used, now, b, STATE, dim, same)
+        best[t, b] = best_hypothesis(weights, used, now, b, STATE, dim, same, period)

@@ -13,6 +13,8 @@ from numba import njit
 Array = np.ndarray[Any, np.dtype[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
+# the coordinate of a state that is an angle, where there is one
+HEADING = 2
 # of the heaviest hypotheses one is the best
 LEADERS = 8
 
@@ -38,6 +40,21 @@ def inlined(function: F) -> F:
 def log_add(x: float, y: float) -> float:
     top = max(x, y)
     return top if top == -np.inf else top + math.log1p(math.exp(min(x, y) - top))
+
+
+@inlined
+def nearest_turn(angle: float, other: float, period: float) -> float:
+    """``angle``, whole turns apart, where it is nearest to ``other``."""
+    return angle - period * math.floor((angle - other) / period + 0.5)
+
+
+@inlined
+def difference(x: float, y: float, d: int, period: float) -> float:
+    """x - y of coordinate d; of headings, the smallest one, in a ``period`` over 0."""
+    gap = x - y
+    if period > 0 and d == HEADING:
+        gap -= period * math.floor(gap / period + 0.5)
+    return gap
 
 
 @compiled
@@ -86,7 +103,9 @@ def merge(q: Array, b: int, n: int, log_prior: Array, share: Array, tolerance: f
 
 
 @inlined
-def join(weight: Array, heaviest: Array, states: Array, b: int, first: int, dim: int, tolerance: float) -> None:
+def join(
+    weight: Array, heaviest: Array, states: Array, b: int, first: int, dim: int, tolerance: float, period: float
+) -> None:
     """Hypotheses at the same place of a fixed map have the same future: the heaviest stands for all of them.
 
     :param weight: (N,), of which the others' become 0; ``heaviest`` (N,) is overwritten.
@@ -99,7 +118,7 @@ def join(weight: Array, heaviest: Array, states: Array, b: int, first: int, dim:
                 continue
             distance = 0.0
             for d in range(first, first + dim):
-                distance += (states[b, n, d] - states[b, other, d]) ** 2
+                distance += difference(states[b, n, d], states[b, other, d], d - first, period) ** 2
             if distance < tolerance:
                 if heaviest[n] > heaviest[other]:
                     weight[n], weight[other] = weight[n] + weight[other], 0.0
@@ -160,7 +179,9 @@ def keep(score: Array, threshold: float, parents: Array, b: int, pick: Array, la
 
 
 @inlined
-def best_hypothesis(weight: Array, used: Array, states: Array, b: int, first: int, dim: int, radius: float) -> int:
+def best_hypothesis(
+    weight: Array, used: Array, states: Array, b: int, first: int, dim: int, radius: float, period: float
+) -> int:
     """A leader where the most weight is, not the heaviest hypothesis: many may agree on where the agent is.
 
     :param used: (N,), overwritten.
@@ -178,7 +199,7 @@ def best_hypothesis(weight: Array, used: Array, states: Array, b: int, first: in
         for n in range(len(weight)):
             distance = 0.0
             for d in range(first, first + dim):
-                distance += (states[b, n, d] - states[b, leader, d]) ** 2
+                distance += difference(states[b, n, d], states[b, leader, d], d - first, period) ** 2
             if distance < radius:
                 mass += weight[n]
         if mass > most:

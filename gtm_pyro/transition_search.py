@@ -8,7 +8,7 @@ and so hundreds of candidates are scored together. Uses frames and actions alone
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 Values = dict[str, Tensor]
 Keys = Callable[[Tensor], Tensor]
 
+# candidates that are proposed at a time, and episodes that they are scored on
+CANDIDATES = 512
+EPISODES = 32
+# largest displacement among them, in units of the state and in radians
+_WIDEST = 0.6
 _SIDE = 8
 _COMPONENTS = 32
 _RIDGE = 1e-2
@@ -130,6 +135,37 @@ def search(
         if scores[winner].mean() < (1 - gain) * score.mean():
             best, score = {name: value[winner] for name, value in candidates.items()}, scores[winner]
     return Found(best, float(score.mean()), float(apart.predicted.mean()))
+
+
+def propose_displacements(
+    best: Tensor, generator: torch.Generator, rows: Sequence[int], start_of_motion: Tensor | None = None
+) -> Tensor:
+    """Matrices M that each differ from the best in one coordinate of one action: drawn anew, a little, or the opposite
+    of another action's, as of left and right; some draw two opposite actions anew.
+
+    :param best: ``(state_dim, action_dim)``.
+    :param rows: coordinates that may differ.
+    :param start_of_motion: the displacement of an action's first step over that of its further ones, ``(state_dim,)``.
+    :returns: ``(512, state_dim, action_dim)``.
+    """
+    old, each = best.cpu(), torch.arange(CANDIDATES)
+    new = old.repeat(CANDIDATES, 1, 1)
+    action = torch.randint(old.shape[1], (CANDIDATES,), generator=generator)
+    row = torch.tensor(rows)[torch.randint(len(rows), (CANDIDATES,), generator=generator)]
+    anew = torch.rand(CANDIDATES, generator=generator)
+    wide = _WIDEST * (2 * torch.rand(CANDIDATES, generator=generator) - 1)
+    if start_of_motion is not None:
+        wide = wide * start_of_motion.cpu()[row]
+    other = torch.randint(old.shape[1], (CANDIDATES,), generator=generator)
+    little = torch.randn(CANDIDATES, generator=generator)
+    little = little * 10 ** (-4 + 3 * torch.rand(CANDIDATES, generator=generator))
+    value = torch.where(anew < 0.5, wide, new[each, row, action] + little)
+    value = torch.where(anew < 0.1, -old[row, other], value)
+    new[each, row, action] = torch.where(anew < 0.05, 0.0, value)
+    # both ways of an axis at once
+    pair = (anew > 0.3) & (anew < 0.5) & (other != action)
+    new[each[pair], row[pair], other[pair]] = -value[pair]
+    return new.to(best)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.fused_paths import FusedPath, filtering_path
 from gtm_pyro.guides.spatial import TrackingGuide
+from gtm_pyro.transitions import RotatingTranslation
 
 
 class LandmarkCorrected(TrackingGuide):
@@ -15,6 +16,9 @@ class LandmarkCorrected(TrackingGuide):
     action's probability, and what is written to the map while lost is not final: a hypothesis that explains later
     frames better brings its own map.
 
+    With a heading landmarks are rare: gains are those of the filter, whose variance counts a turn of one radian as a
+    move of the path's radius; see :func:`~gtm_pyro.fused_paths.filtering_path`.
+
     In training mode all frames are known, and the path is that of :class:`Smoothing`. Learnt from estimates that do not
     know yet that a move was lost, the walls close in: such runs lost the map.
     """
@@ -23,5 +27,7 @@ class LandmarkCorrected(TrackingGuide):
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         if self.training:
             return self.smoothed(episodes)
-        steps = self.hypotheses(episodes).online
-        return filtering_path(self.model.transition, steps.unsqueeze(1), *self.start(episodes))
+        found, transition = self.hypotheses(episodes), self.model.transition
+        rare = isinstance(transition, RotatingTranslation)
+        filtered = (found.online_gain.unsqueeze(1), found.online_variance.unsqueeze(1)) if rare else None
+        return filtering_path(transition, found.online.unsqueeze(1), *self.start(episodes), filtered)

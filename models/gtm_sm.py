@@ -16,7 +16,8 @@ from gtm_pyro.memory import DeferredValues, NumNeighbors, Retrieved, SpatialMemo
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.priors import MixturePrior, NormalMixture, QueryPrior
 from gtm_pyro.reading import Reading
-from gtm_pyro.transitions import Transition
+from gtm_pyro.revisits import revisited_entries, revisited_steps
+from gtm_pyro.transitions import RotatingTranslation, Transition
 
 
 class Imagined(NamedTuple):
@@ -113,7 +114,8 @@ class GTMSM(PyroModule):
 
         :param s: ``(*batch, tau, state_dim)``.
         """
-        known = StoredValues({"state": s}, s.dim() - 2) if self._prior_reads_states else None
+        keep = self._prior_reads_states or not isinstance(self.keys, nn.Identity)
+        known = StoredValues({"state": s}, s.dim() - 2) if keep else None
         return self.memory.write(self.keys(s), DeferredValues(self.encoder.statistics, frames, known))
 
     def recall(
@@ -133,6 +135,8 @@ class GTMSM(PyroModule):
         :param frames: ``(batch, time, C, H, W)``.
         """
         sights = look(self.encoder.statistics, frames)
+        if isinstance(self.transition, RotatingTranslation):
+            return revisited_steps(sights) if memory is None else revisited_entries(sights, memory)
         return resembling_steps(sights) if memory is None else resembling_entries(sights, memory)
 
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:

@@ -67,7 +67,9 @@ def test_every_experiment_resolves_builds_and_survives_its_own_yaml(name: str) -
     config = resolve(read_experiment(name))
     again = resolve(yaml.safe_load(config.yaml()))
     assert again.yaml() == config.yaml()
-    experiment = again.build()
+    # the engine that the GPU presets ask for need not be installed
+    engine = {"data.engine": "raycaster"} if name.startswith("labyrinth") else {}
+    experiment = resolve(yaml.safe_load(config.yaml()), engine).build()
     assert isinstance(experiment.guide, torch.nn.Module)
     assert experiments()[name], f"{name}: expected a first line that says what it is"
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def test_the_commands_run(workplace: Path) -> None:
     for command in commands("README.md"):
         run(command)
     assert (workplace / "runs/mine/report.html").is_file() and (workplace / "rollout.npz").is_file()
+
+
+def test_the_page_on_labyrinths_runs(workplace: Path) -> None:
+    for command in commands("docs/labyrinth.md"):
+        if command.startswith("gtm-pyro data"):
+            if find_spec("vizdoom") is None:
+                continue
+            command = command.replace("512", "2") + " --test_episodes 1 --steps 12"
+        run(command)
+    assert (workplace / "runs/walk/report.html").is_file() and (workplace / "rooms.json").is_file()
 
 
 def test_the_page_on_your_data_runs(workplace: Path) -> None:

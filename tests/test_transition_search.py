@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gtm_pyro.data import ImageNavigation
 from gtm_pyro.keys import HeadingKeys
 from gtm_pyro.transition_search import Values, differences, memory_fit, search, turn_signs
 from gtm_pyro.transitions import MomentumTranslation, RotatingTranslation, Transition, Translation
@@ -205,3 +206,16 @@ def test_a_world_that_never_changes_starts_anywhere_without_an_error() -> None:
         transition = kind(3)
         transition.initialise(torch.full((4, 12, 3, 6, 6), 0.5), actions, 6)
         assert all(parameter.isfinite().all() for parameter in transition.parameters())
+
+
+def test_where_no_two_frames_look_the_same_a_translation_is_searched() -> None:
+    data = ImageNavigation(walls=False, frame_noise=0.1)
+    episodes = data.sample(16, num_observed=96, num_predicted=32, seed=0)
+    torch.manual_seed(0)
+    transition = Translation(5)
+    transition.initialise(episodes.frames, episodes.actions, 96)
+    m = transition.displacement.detach()
+    torch.testing.assert_close(m[:, 0], -m[:, 1], atol=0.05, rtol=0)
+    torch.testing.assert_close(m[:, 2], -m[:, 3], atol=0.05, rtol=0)
+    assert abs(float(torch.cosine_similarity(m[:, 0], m[:, 2], dim=0))) < 0.2
+    assert float(m[:, 4].norm()) < 0.05 and float(m[:, :4].norm(dim=0).min()) > 0.5

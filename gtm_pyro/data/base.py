@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
@@ -10,6 +10,9 @@ import torch
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gtm_pyro.evaluation import Evaluation
 
 Split = Literal["train", "test"]
 Source = Callable[[str], torch.Generator]  # a stream of its own for each purpose
@@ -47,6 +50,29 @@ class EpisodeData(Protocol):
 
         Stateless: the same arguments give the same episodes bit for bit, and the global random state is
         neither read nor changed, so a resumed training sees the batches that it would have seen.
+        """
+        ...
+
+
+class Measures(NamedTuple):
+    """What a source alone can measure of predictions on its episodes.
+
+    :ivar metrics: numbers for evaluation.json, by names of their own.
+    :ivar by_horizon: arrays ``(num_predicted,)``, entry h-1 for step tau + h.
+    """
+
+    metrics: dict[str, float]
+    by_horizon: dict[str, np.ndarray]
+
+
+@runtime_checkable
+class MeasuringData(EpisodeData, Protocol):
+    """A source of episodes that adds measures of its own to every evaluation."""
+
+    def measures(self, evaluation: "Evaluation", *, seed: int) -> Measures:
+        """
+        :param evaluation: of episodes that ``sample`` draws with this seed from the test split.
+        :param seed: also of what the measures draw.
         """
         ...
 

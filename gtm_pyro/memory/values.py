@@ -97,6 +97,8 @@ class DeferredValues:
     def __init__(self, encode: Encode, frames: Tensor, known: StoredValues | None = None) -> None:
         if frames.dim() < 4:
             raise MemoryReadError(f"frames: expected (*batch, N, C, H, W), got {tuple(frames.shape)}")
+        if known is not None and known.num_entries != frames.shape[-4]:
+            raise MemoryReadError(f"known: expected {frames.shape[-4]} entries, one a frame, got {known.num_entries}")
         self.encode = encode
         self.frames = frames
         self.known = known
@@ -113,14 +115,16 @@ class DeferredValues:
         """Every frame encoded now: cheaper than to defer when one memory is read many times."""
         leading = self.frames.shape[:-3]
         stats = self.encode(self.frames.reshape(-1, *self.frames.shape[-3:]))
-        return StoredValues(
-            {name: stat.reshape(*leading, *stat.shape[1:]) for name, stat in stats.items()}, len(leading) - 1
-        )
+        made = {name: stat.reshape(*leading, *stat.shape[1:]) for name, stat in stats.items()}
+        if self.known is None:
+            return StoredValues(made, len(leading) - 1)
+        made, known, batch = _on_one_batch(made, leading[:-1], self.known.stats, self.known.batch_shape)
+        return StoredValues(made | known, len(batch))
 
     def gather(self, index: Tensor | None) -> dict[str, Tensor]:
-        known = {} if self.known is None else self.known.gather(index)
         if index is None or index.device.type != "cpu":
-            return self.encoded().gather(index) | known
+            return self.encoded().gather(index)
+        known = {} if self.known is None else self.known.gather(index)
         rows = _flat_rows(index, self.batch_shape, self.num_entries)
         named, position = torch.unique(rows, return_inverse=True)
         stats = self.encode(self.frames.reshape(-1, *self.frames.shape[-3:]).index_select(0, named))

@@ -12,17 +12,12 @@ from torch.nn import functional as F
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.keys import HeadingKeys
 from gtm_pyro.recurrence import unroll
-from gtm_pyro.transition_search import Values, search, turn_signs
+from gtm_pyro.transition_search import CANDIDATES, EPISODES, Values, propose_displacements, search, turn_signs
 from gtm_pyro.transitions.base import Transition
 
 logger = logging.getLogger(__name__)
 
 Momentum = Literal["agent", "world"]
-# candidates of the search that are scored together, and the largest displacement among them, in units and radians
-_CANDIDATES = 512
-_WIDEST = 0.6
-# episodes that they are scored on
-_EPISODES = 32
 
 
 class RotatingTranslation(Transition):
@@ -59,7 +54,7 @@ class RotatingTranslation(Transition):
         :param num_observed: steps that are memorised; half of them by default and where none would be predicted.
         :param keys: what distances see of a state.
         """
-        frames, actions = frames[:_EPISODES], actions[:_EPISODES]
+        frames, actions = frames[:EPISODES], actions[:EPISODES]
         tau = num_observed if num_observed and num_observed < frames.shape[1] else frames.shape[1] // 2
         keys = keys or HeadingKeys().to(frames.device)
         # headings first: with wrong ones no position can be right
@@ -106,23 +101,8 @@ class RotatingTranslation(Transition):
         return torch.ones(3)
 
     def _propose(self, best: Values, generator: torch.Generator, rows: Sequence[int]) -> Values:
-        """Each candidate differs from the best in one coordinate of one action: drawn anew, a little, or the opposite
-        of another action's, as of left and right."""
-        old = best["displacement"].cpu()
-        new = old.repeat(_CANDIDATES, 1, 1)
-        each = torch.arange(_CANDIDATES)
-        action = torch.randint(old.shape[1], (_CANDIDATES,), generator=generator)
-        row = torch.tensor(rows)[torch.randint(len(rows), (_CANDIDATES,), generator=generator)]
-        anew = torch.rand(_CANDIDATES, generator=generator)
-        top = _WIDEST * (2 * torch.rand(_CANDIDATES, generator=generator) - 1)
-        wide = top * self._start_of_motion(best).cpu()[row]
-        other = torch.randint(old.shape[1], (_CANDIDATES,), generator=generator)
-        little = torch.randn(_CANDIDATES, generator=generator)
-        little = little * 10 ** (-4 + 3 * torch.rand(_CANDIDATES, generator=generator))
-        value = torch.where(anew < 0.5, wide, new[each, row, action] + little)
-        value = torch.where(anew < 0.1, -old[row, other], value)
-        new[each, row, action] = torch.where(anew < 0.05, 0.0, value)
-        return {"displacement": new.to(best["displacement"])}
+        start = self._start_of_motion(best)
+        return {"displacement": propose_displacements(best["displacement"], generator, rows, start)}
 
     def rollout(self, start: Tensor, actions: Tensor, noise: Tensor, past: Tensor | None = None) -> Tensor:
         if type(self).loc is not RotatingTranslation.loc:
@@ -165,18 +145,18 @@ class MomentumTranslation(RotatingTranslation):
     def _propose(self, best: Values, generator: torch.Generator, rows: Sequence[int]) -> Values:
         """As without momentum; in many candidates a friction differs too, and the top speed stays or nearly so."""
         candidates = super()._propose(best, generator, rows)
-        displacement, friction = candidates["displacement"], best["friction"].expand(_CANDIDATES, -1).clone()
+        displacement, friction = candidates["displacement"], best["friction"].expand(CANDIDATES, -1).clone()
         displacement[::2] = best["displacement"]
-        row = torch.tensor(rows)[torch.randint(len(rows), (_CANDIDATES,), generator=generator)].to(friction.device)
-        each = torch.arange(_CANDIDATES, device=friction.device)
+        row = torch.tensor(rows)[torch.randint(len(rows), (CANDIDATES,), generator=generator)].to(friction.device)
+        each = torch.arange(CANDIDATES, device=friction.device)
         carried = friction[each, row].sigmoid()
-        new = torch.rand(_CANDIDATES, generator=generator).to(carried).mul(0.96).add(0.02)
-        near = (carried + 0.02 * torch.randn(_CANDIDATES, generator=generator).to(carried)).clamp(0.02, 0.98)
-        draw = torch.rand(_CANDIDATES, generator=generator).to(carried)
+        new = torch.rand(CANDIDATES, generator=generator).to(carried).mul(0.96).add(0.02)
+        near = (carried + 0.02 * torch.randn(CANDIDATES, generator=generator).to(carried)).clamp(0.02, 0.98)
+        draw = torch.rand(CANDIDATES, generator=generator).to(carried)
         draw[::2] *= 0.5
         new = torch.where(draw < 0.25, new, torch.where(draw < 0.5, near, carried))
-        stretch = torch.randn(_CANDIDATES, generator=generator)
-        stretch = stretch * 10 ** (-3 + 2 * torch.rand(_CANDIDATES, generator=generator))
+        stretch = torch.randn(CANDIDATES, generator=generator)
+        stretch = stretch * 10 ** (-3 + 2 * torch.rand(CANDIDATES, generator=generator))
         stretch = torch.where(new == carried, 0.0, stretch.to(carried)).exp()
         displacement[each, row] *= (stretch * (1 - new) / (1 - carried)).unsqueeze(-1)
         friction[each, row] = new.logit()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from gtm_pyro.errors import EpisodesError
 from gtm_pyro.loop_closure import Outcomes
 from gtm_pyro.recurrence import unroll
 from gtm_pyro.slips import StartingValues, starting_values
+from gtm_pyro.transition_search import EPISODES, Values, propose_displacements, search
 from gtm_pyro.transitions.base import Transition
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 _CONSISTENT = {False: 0.7, True: 0.4}
 # the share of places that lost agents may have got wrong
 _WRONG = 0.02
+# a search found something if it explains frames so much better than a memory that is read at random
+_EXPLAINED = 0.7
 
 
 class Translation(Transition):
@@ -70,8 +74,7 @@ class Translation(Transition):
         try:
             found = starting_values(frames, actions, self.state_dim, num_observed)
         except EpisodesError as error:
-            logger.warning("no starting values for the displacements, they start at random (%s)", error)
-            self.displacement.copy_(0.1 * torch.randn_like(self.displacement))
+            self._search(frames[:EPISODES], actions[:EPISODES], num_observed, str(error))
             return None
         self.displacement.copy_(found.displacement)
         if self.initialise_slip:
@@ -81,6 +84,26 @@ class Translation(Transition):
                 length = self.moves(actions).square().mean(-1).sqrt()
                 self.slip_scale.copy_(length[length > 0.1 * length.max()].square().mean().sqrt())
         return found
+
+
+    def _search(self, frames: Tensor, actions: Tensor, num_observed: int | None, why: str) -> None:
+        """Where no loop closes, no frame looks like another one: candidates are ranked by how alike they are."""
+        tau = num_observed if num_observed and num_observed < frames.shape[1] else frames.shape[1] // 2
+        propose = partial(propose_displacements, rows=range(self.state_dim))
+        still = {"displacement": torch.zeros_like(self.displacement)}
+
+        def candidates(best: Values, generator: torch.Generator) -> Values:
+            return {"displacement": propose(best["displacement"], generator)}
+
+        found = search(self, candidates, still, frames, actions, tau, nn.Identity())
+        if found.score < _EXPLAINED * found.chance:
+            logger.info("search: %.3g where a random memory has %.3g (%s)", found.score, found.chance, why)
+            # places are the same under any invertible map, so axes of equal length are as good
+            basis = torch.linalg.svd(found.values["displacement"], full_matrices=False).Vh
+            self.displacement.copy_(basis)
+            return
+        logger.warning("no starting values for the displacements, they start at random (%s)", why)
+        self.displacement.copy_(0.1 * torch.randn_like(self.displacement))
 
 
 class WalledTranslation(Translation):

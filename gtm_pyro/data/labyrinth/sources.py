@@ -1,17 +1,20 @@
 """Episodes of agents that rotate and walk in labyrinths (Fraccaro et al. 2018, sections 4.2.1 and 4.2.2)."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from gtm_pyro.data.base import Split, check_request, check_whole, seeded_generator
+from gtm_pyro.data.base import Measures, Split, check_request, check_whole, seeded_generator
 from gtm_pyro.data.labyrinth.motion import ROTATION_ACTIONS, WALK_ACTIONS, Action
 from gtm_pyro.data.labyrinth.shards import SHARD_SIZE, Recipe
 from gtm_pyro.data.labyrinth.store import ShardStore
 from gtm_pyro.data.labyrinth.world import World
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gtm_pyro.evaluation import Evaluation
 
 Engine = Literal["raycaster", "vizdoom"]
 
@@ -187,6 +190,8 @@ class LabyrinthWalk(Labyrinth):
 class LabyrinthRooms(Labyrinth):
     """An agent explores several rooms, with other textures in each (Fraccaro et al. 2018, section 4.2.2).
 
+    Evaluations tell how often predicted frames are of the right room.
+
     :param engine: as of :class:`LabyrinthWalk`, and so are the other arguments.
     :raises ConfigError: an argument out of its range.
     :raises EpisodesError: the folder holds something else, or a damaged shard; names the file.
@@ -206,6 +211,13 @@ class LabyrinthRooms(Labyrinth):
     ) -> None:
         recipe = Recipe("labyrinth-rooms", engine, seed, num_steps)
         super().__init__(recipe, WALK_ACTIONS, num_episodes, num_test_episodes, cache, workers)
+
+    def measures(self, evaluation: "Evaluation", *, seed: int) -> Measures:
+        """Whether predicted frames are of the right room; see ``room_measures``, which classifies them."""
+        from gtm_pyro.data.labyrinth.room_measures import room_measures
+
+        worlds = self.worlds(evaluation.episodes.batch_size, seed=seed, split="test")
+        return room_measures(evaluation, worlds, seed=seed, view_tolerance=self.view_tolerance)
 
 
 def _indexed(device: torch.device) -> torch.device:
