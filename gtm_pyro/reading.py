@@ -50,7 +50,7 @@ class Reading:
         """The plate of the scored steps, dim -1; entered, it gives what ``chosen`` needs."""
         size = len(range(episodes.num_steps)[self.scored_steps(episodes)])
         few = None if self.num_scored is None else min(self.num_scored, size)
-        return pyro.plate("steps", size, subsample_size=few, dim=-1, device=episodes.device)
+        return pyro.plate("steps", size, subsample_size=few, dim=-1, device=str(episodes.device))
 
     def chosen(self, episodes: Episodes, steps: Tensor) -> slice | Tensor:
         """The steps that have sites ``z`` and ``x`` this time, as an index of time.

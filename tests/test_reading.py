@@ -1,0 +1,72 @@
+"""Which steps are scored: all of them, or some that stand for all."""
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+
+from gtm_pyro.emissions import FrameDecoder, FrameEncoder
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError
+from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.memory import SpatialMemory
+from gtm_pyro.models import GTMSM
+from gtm_pyro.reading import Reading
+from gtm_pyro.transitions import Translation
+
+BATCH, STEPS, TAU = 3, 12, 7
+
+
+def case() -> tuple[GTMSM, DeadReckoning, Episodes]:
+    torch.manual_seed(0)
+    encoder, decoder = FrameEncoder(3, (1, 4, 4), (4, 4)), FrameDecoder(3, (1, 4, 4), (4, 4))
+    model = GTMSM(Translation(2), SpatialMemory(3), encoder=encoder, decoder=decoder)
+    episodes = Episodes(torch.rand(BATCH, STEPS, 1, 4, 4), torch.randn(BATCH, STEPS, 2), TAU)
+    return model, DeadReckoning(model), episodes
+
+
+@pytest.mark.parametrize("scored", ["predicted", "others", "earlier"])
+def test_model_and_guide_score_the_same_steps(scored: str) -> None:
+    model, guide, episodes = case()
+    reading = Reading(scored, num_scored=4)  # type: ignore[arg-type]
+    guide_trace = poutine.trace(guide).get_trace(episodes, reading)
+    model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(episodes, reading)
+    now = reading.chosen(episodes, guide_trace.nodes["steps"]["value"])
+    assert isinstance(now, torch.Tensor) and len(now.unique()) == 4
+    assert int(now.min()) >= (TAU if scored == "predicted" else 0)
+    torch.testing.assert_close(model_trace.nodes["x"]["value"], episodes.frames[:, now])
+    allowed = reading.allowed(episodes, now)
+    if allowed is not None:
+        whole = Reading(scored).allowed(episodes)  # type: ignore[arg-type]
+        assert whole is not None and allowed.equal(whole[now])
+        assert not allowed[torch.arange(4), now].any()
+    size = STEPS - TAU if scored == "predicted" else STEPS
+    for node in (model_trace.nodes["x"], model_trace.nodes["z"], guide_trace.nodes["z"]):
+        assert node["scale"] == size / 4 and node["fn"].batch_shape == (BATCH, 4)
+    assert guide_trace.nodes["s"]["scale"] == 1
+
+
+def test_a_part_of_the_steps_stands_for_all() -> None:
+    """4.5 standard errors: one false alarm in 150,000."""
+    model, guide, episodes = case()
+    loss = Trace_ELBO()
+
+    def values(reading: Reading, draws: int) -> torch.Tensor:
+        pyro.set_rng_seed(1)
+        with torch.no_grad():
+            return torch.tensor([loss.loss(model, guide, episodes, reading) for _ in range(draws)])
+
+    whole, part = values(Reading(), 150), values(Reading(num_scored=2), 300)
+    error = (whole.var() / len(whole) + part.var() / len(part)).sqrt()
+    assert abs(float(whole.mean() - part.mean())) < 4.5 * float(error)
+    assert float(part.std()) > 2 * float(whole.std())
+
+
+def test_as_many_as_there_are_is_all_and_none_is_refused() -> None:
+    model, guide, episodes = case()
+    reading = Reading(num_scored=100)
+    trace = poutine.trace(guide).get_trace(episodes, reading)
+    assert sorted(trace.nodes["steps"]["value"].tolist()) == list(range(STEPS - TAU))
+    with pytest.raises(ConfigError, match="num_scored: expected at least 1, got 0"):
+        Reading(num_scored=0)
