@@ -17,7 +17,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.plain_json import write_json
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
-from gtm_pyro.views import VIEW_TOLERANCE, compare_views, drift, pose_measures, relative_poses
+from gtm_pyro.views import VIEW_TOLERANCE, compare, drift, pose_measures, relative_poses
 
 LAST_STEPS = 32
 
@@ -171,12 +171,9 @@ def evaluate(
     poses, tau = episodes.poses, episodes.num_observed
     visited = retrieved = affine = similarity = nearest = None
     states = rolled.states
-    if poses is not None and poses.shape[-1] == 3:
-        visited, retrieved, nearest = compare_views(poses, tau, rolled.entries, view_tolerance)
-        poses = relative_poses(poses)
-    elif poses is not None:
-        cells = torch.floor(poses / cell_size + 0.5).long()
-        visited, retrieved = visited_and_retrieved(cells[:, :tau], cells[:, tau:], rolled.entries)
+    if poses is not None:
+        visited, retrieved, nearest = compare(poses, tau, rolled.entries, cell_size, view_tolerance)
+        poses = poses if nearest is None else relative_poses(poses)
     metrics, by_horizon = _measures(episodes, rolled, visited, retrieved, nearest)
     if poses is not None:
         places = poses
@@ -215,21 +212,6 @@ def evaluate(
         affine=affine,
         similarity=similarity,
     )
-
-
-def visited_and_retrieved(observed: Tensor, predicted: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each predicted cell was occupied while memorising, and whether the chosen entry was written there.
-
-    :param observed: cells ``(batch, tau, pose_dim)``, whole numbers.
-    :param predicted: cells ``(batch, num_predicted, pose_dim)``.
-    :param entries: numbers of memory entries, ``(batch, num_predicted)``; -1 for none, which was written nowhere.
-    :returns: two boolean tensors ``(batch, num_predicted)``.
-    """
-    visited = torch.ones(*predicted.shape[:2], observed.shape[1], dtype=torch.bool, device=observed.device)
-    for axis in range(observed.shape[-1]):
-        visited &= predicted[:, :, None, axis] == observed[:, None, :, axis]
-    chosen = observed.gather(1, entries.clamp_min(0).unsqueeze(-1).expand(*entries.shape, observed.shape[-1]))
-    return visited.any(-1), (chosen == predicted).all(-1) & (entries >= 0)
 
 
 class _Prediction(NamedTuple):

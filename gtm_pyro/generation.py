@@ -14,8 +14,8 @@ from torch import Tensor
 from gtm_pyro.data.base import EpisodeData, Split
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError, RunFolderError
-from gtm_pyro.evaluation import visited_and_retrieved
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
+from gtm_pyro.views import visited_and_retrieved
 
 Pixels = Literal["uint8", "float32"]
 # actions from which momentum follows

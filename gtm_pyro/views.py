@@ -18,12 +18,44 @@ class Views(NamedTuple):
 
     :param visited: whether the view was memorised, ``(batch, predicted)``.
     :param retrieved: whether the entry shown was written at that view, same shape.
-    :param nearest: the memorised step whose true pose is nearest, same shape.
+    :param nearest: the memorised step whose true pose is nearest, same shape; None for poses without a heading.
     """
 
     visited: Tensor
     retrieved: Tensor
-    nearest: Tensor
+    nearest: Tensor | None
+
+
+def compare(
+    poses: Tensor,
+    num_observed: int,
+    entries: Tensor,
+    cell_size: float = 1.0,
+    tolerance: tuple[float, float] = VIEW_TOLERANCE,
+) -> Views:
+    """By view for poses ``(batch, T, 3)``, otherwise by cell: a pose rounded to a multiple of ``cell_size``.
+
+    :param entries: numbers of memory entries, ``(batch, predicted)``; -1 for none.
+    """
+    if poses.shape[-1] == 3:
+        return compare_views(poses, num_observed, entries, tolerance)
+    cells = torch.floor(poses / cell_size + 0.5).long()
+    return Views(*visited_and_retrieved(cells[:, :num_observed], cells[:, num_observed:], entries), None)
+
+
+def visited_and_retrieved(observed: Tensor, predicted: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each predicted cell was occupied while memorising, and whether the chosen entry was written there.
+
+    :param observed: cells ``(batch, tau, pose_dim)``, whole numbers.
+    :param predicted: cells ``(batch, num_predicted, pose_dim)``.
+    :param entries: numbers of memory entries, ``(batch, num_predicted)``; -1 for none, which was written nowhere.
+    :returns: two boolean tensors ``(batch, num_predicted)``.
+    """
+    visited = torch.ones(*predicted.shape[:2], observed.shape[1], dtype=torch.bool, device=observed.device)
+    for axis in range(observed.shape[-1]):
+        visited &= predicted[:, :, None, axis] == observed[:, None, :, axis]
+    chosen = observed.gather(1, entries.clamp_min(0).unsqueeze(-1).expand(*entries.shape, observed.shape[-1]))
+    return visited.any(-1), (chosen == predicted).all(-1) & (entries >= 0)
 
 
 def compare_views(poses: Tensor, num_observed: int, entries: Tensor, tolerance: tuple[float, float]) -> Views:
@@ -81,3 +113,18 @@ def drift(error: Tensor) -> float:
     if error.shape[1] < 2 * _WINDOW:
         return math.nan
     return float(error[:, -_WINDOW:].mean() / error[:, -2 * _WINDOW : -_WINDOW].mean())
+
+
+def located(states: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+    """The coordinates of states and poses that tell where the agent was: all of them without a heading.
+
+    With one, positions as seen from the start; of agents that only turn, the heading.
+
+    :param states: ``(*draws, batch, T, state_dim)``.
+    :param poses: ``(batch, T, pose_dim)``.
+    """
+    if poses.shape[-1] != 3 or states.shape[-1] != 3:
+        return states, poses
+    seen = relative_poses(poses)
+    part = slice(0, 2) if bool((seen[..., :2].abs() > 1e-3).any()) else slice(2, 3)
+    return states[..., part], seen[..., part]

@@ -16,11 +16,12 @@ from gtm_pyro.data.walks import crops, walled_positions
 from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
-from gtm_pyro.evaluation import METRIC_NAMES, evaluate, visited_and_retrieved
+from gtm_pyro.evaluation import METRIC_NAMES, evaluate
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.transitions import Transition, Translation
+from gtm_pyro.views import visited_and_retrieved
 
 SIDE, MOVES = 5, torch.tensor([[0, -1], [0, 1], [-1, 0], [1, 0], [0, 0]])
 # the oracle's map of the world: turned by 90 degrees, mirrored and scaled

@@ -22,6 +22,7 @@ from gtm_pyro.memory import DeferredValues, SpatialMemory, StoredValues
 from gtm_pyro.models import GTMSM
 from gtm_pyro.priors import QueryPrior
 from gtm_pyro.reading import Reading
+from gtm_pyro.reliability.densities import draw_paths
 from gtm_pyro.transitions import MomentumTranslation, RotatingTranslation, Transition, Translation
 
 BATCH, TAU, TOTAL, ACTIONS, LATENT = 3, 10, 16, 4, 4
@@ -232,3 +233,16 @@ def test_strides_are_those_of_convolutions(strides: tuple[int, int]) -> None:
         FrameEncoder(LATENT, (3, 16, 18), (5, 7), (4, 2))
     with pytest.raises(ConfigError, match="strides: expected a number over 0, got 0"):
         FrameDecoder(LATENT, strides=(0, 2))
+
+
+def test_draws_beyond_the_memory_keep_their_momentum() -> None:
+    model, guide = make(MomentumTranslation)
+    with torch.no_grad():
+        model.transition.log_scale.fill_(math.log(1e-6))
+        model.initial_scale.fill_(1e-6)
+        model.transition.displacement.fill_(0.3)  # every action pushes, so that the agent glides on at the end of tau
+    episodes = episodes_of()
+    paths = draw_paths(model, guide, episodes, 3)
+    whole = model.path(episodes.actions).sample((3,)).squeeze(-3)
+    assert paths.shape == (3, BATCH, TOTAL, 3)
+    torch.testing.assert_close(paths, whole, atol=1e-4, rtol=0)

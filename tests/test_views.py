@@ -16,7 +16,7 @@ from gtm_pyro.keys import HeadingKeys
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
 from gtm_pyro.transitions import RotatingTranslation
-from gtm_pyro.views import VIEW_TOLERANCE, compare_views, drift, pose_measures, relative_poses
+from gtm_pyro.views import VIEW_TOLERANCE, compare_views, drift, located, pose_measures, relative_poses
 
 TURN, TAU, TOTAL = 2 * math.pi / 16, 24, 24 + 120
 # sides of an action: nothing, left, right, forward
@@ -255,3 +255,15 @@ def test_displacements_need_a_heading() -> None:
         without = Episodes(episodes.frames, episodes.actions, TAU, poses)
         with pytest.raises(EpisodesError, match=rf"poses: expected \(batch, time, 3\).*got {got}"):
             _ = without.displacements
+
+
+def test_what_tells_where_an_agent_was() -> None:
+    torch.manual_seed(0)
+    poses, states = torch.randn(2, 5, 3), torch.randn(7, 2, 5, 3)
+    moved, truth = located(states, poses)
+    assert moved.equal(states[..., :2]) and truth.equal(relative_poses(poses)[..., :2])
+    poses[..., :2] = 1.5  # turns on the spot
+    turned, truth = located(states, poses)
+    assert turned.equal(states[..., 2:]) and torch.allclose(truth[..., 0], poses[..., 2] - poses[:, :1, 2])
+    flat = torch.randn(2, 5, 2)
+    assert all(a.equal(b) for a, b in zip(located(states[..., :2], flat), (states[..., :2], flat), strict=True))

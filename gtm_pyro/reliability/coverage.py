@@ -11,6 +11,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.reliability.densities import draw_paths, one_by_one
 from gtm_pyro.reliability.findings import Finding, Named
+from gtm_pyro.views import located
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -33,13 +34,16 @@ def position_coverage(
     median distance in cells of the mean from truths outside the 90% region; ``coverage_radius``, the median radius of
     that region in cells.
 
+    Of agents that only turn, headings take the place of positions, in radians.
+
     :param resolution: in pose units, standard deviation.
     :raises EpisodesError: episodes without poses.
     """
     if episodes.poses is None:
         raise EpisodesError("poses: expected true poses in the data for coverage, this data has none")
     draws = torch.cat([draw_paths(model, guide, one, num_draws).cpu() for one in one_by_one(episodes)], 1)
-    tau, poses = episodes.num_observed, episodes.poses.cpu().double()
+    draws, poses = located(draws, episodes.poses.cpu().double())
+    tau = episodes.num_observed
     align = robust_affine(draws[:, :, :tau].double().mean(0), poses[:, :tau])
     cells = align(draws.double())
     level, miss, radius = credible_level(cells + resolution * torch.randn_like(cells), poses)

@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.paths import TransitionPath
 from gtm_pyro.reading import Reading
 
 DRAWS_AT_ONCE = 64  # a read of the memory holds draws x steps x neighbours x latent_dim numbers
@@ -48,6 +46,7 @@ def draw_latents(guide: Any, episodes: Episodes, reading: Reading, s: Tensor) ->
     return value
 
 
+@torch.no_grad()
 def draw_paths(model: Any, guide: Any, episodes: Episodes, num_draws: int) -> Tensor:
     """Paths by the protocol of evaluation: the guide sees the first tau frames, the actions lead on from there.
 
@@ -56,9 +55,12 @@ def draw_paths(model: Any, guide: Any, episodes: Episodes, num_draws: int) -> Te
     s = guide.path(episodes.observed).sample((num_draws,)).squeeze(-3)
     if not episodes.num_predicted:
         return s
-    start = dist.Delta(s[..., -1, :], event_dim=1)
-    onward = TransitionPath(start, model.transition, episodes.actions[:, episodes.num_observed - 1 :])
-    return torch.cat([s, onward.sample()[..., 1:, :]], -2)
+    transition, past = model.transition, episodes.observed_actions
+    actions = torch.cat([past[:, -1:], episodes.predicted_actions], 1)
+    noise = transition.scale_noise(torch.randn(*s.shape[:2], actions.shape[1], s.shape[-1]).to(s))
+    actions, past = (a.expand(num_draws, *a.shape) for a in (actions, past))
+    onward: Tensor = transition.rollout(s[..., -1, :], actions, noise, past)
+    return torch.cat([s, onward[..., 1:, :]], -2)
 
 
 def draw_frames(model: Any, episodes: Episodes, s: Tensor) -> Tensor:

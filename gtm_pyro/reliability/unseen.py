@@ -7,9 +7,9 @@ import torch
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
-from gtm_pyro.evaluation import visited_and_retrieved
 from gtm_pyro.reliability.densities import draw_frames, draw_paths, one_by_one
 from gtm_pyro.reliability.findings import Finding, Named
+from gtm_pyro.views import compare
 
 # the 2nd smallest and the 2nd largest of 39 hold another draw in 36 of 40 cases: 90%
 NUM_REPLICATES, LEFT_OUT = 39, 2
@@ -30,9 +30,8 @@ def unseen_intervals(model: Any, guide: Any, episodes: Episodes, cell_size: floa
     """
     if episodes.poses is None:
         raise EpisodesError("poses: expected true poses in the data for unseen, this data has none")
-    cells = torch.floor(episodes.poses / cell_size + 0.5).long()
     tau, nowhere = episodes.num_observed, torch.zeros(len(episodes), episodes.num_predicted, dtype=torch.long)
-    visited = visited_and_retrieved(cells[:, :tau], cells[:, tau:], nowhere.to(cells.device))[0].cpu().numpy()
+    visited = compare(episodes.poses.cpu(), tau, nowhere, cell_size).visited.numpy()
     widths, covered = [], []
     for episode in one_by_one(episodes):
         frames = draw_frames(model, episode, draw_paths(model, guide, episode, NUM_REPLICATES))

@@ -85,7 +85,6 @@ class Translation(Transition):
                 self.slip_scale.copy_(length[length > 0.1 * length.max()].square().mean().sqrt())
         return found
 
-
     def _search(self, frames: Tensor, actions: Tensor, num_observed: int | None, why: str) -> None:
         """Where no loop closes, no frame looks like another one: candidates are ranked by how alike they are."""
         tau = num_observed if num_observed and num_observed < frames.shape[1] else frames.shape[1] // 2
