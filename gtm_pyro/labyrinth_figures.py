@@ -8,7 +8,7 @@ import torch
 from gtm_pyro.evaluation import Evaluation
 from gtm_pyro.figure_style import PREDICTED, TRUE, UNVISITED, canvas, image, plain
 from gtm_pyro.labyrinth_map import draw_world, square, world_limits
-from gtm_pyro.views import VIEW_TOLERANCE, compare_views
+from gtm_pyro.views import nearest_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -231,7 +231,7 @@ def last_frames_figure(evaluation: Evaluation, episode: int = 0, columns: int = 
     poses, episodes, tau = map_poses(evaluation), evaluation.episodes, evaluation.episodes.num_observed
     if poses is None or episodes.poses is None:
         return None
-    nearest = compare_views(episodes.poses, tau, evaluation.entries, VIEW_TOLERANCE).nearest
+    nearest = nearest_view(episodes.poses, tau)
     total, before = episodes.num_steps, min(3, tau)
     last = range(max(tau, total - columns), total)
     blocks = [(episode, range(tau - before, min(total, tau + columns - before))), (episode, last)]

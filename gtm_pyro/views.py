@@ -64,13 +64,24 @@ def compare_views(poses: Tensor, num_observed: int, entries: Tensor, tolerance: 
     :param poses: ``(batch, T, 3)``: x, y, radians.
     :param entries: numbers of memory entries, ``(batch, predicted)``; -1 for none.
     """
-    seen, new = poses[:, None, :num_observed], poses[:, num_observed:, None]
-    far = (new[..., :2] - seen[..., :2]).norm(dim=-1) / tolerance[0]
-    turn = new[..., 2] - seen[..., 2]
-    aside = torch.atan2(turn.sin(), turn.cos()).abs() / tolerance[1]
+    far, aside = _apart(poses, num_observed, tolerance)
     same = torch.maximum(far, aside) <= 1
     retrieved = same.gather(-1, entries.clamp_min(0).unsqueeze(-1)).squeeze(-1) & (entries >= 0)
-    return Views(same.any(-1), retrieved, (far.square() + aside.square()).argmin(-1))
+    return Views(same.any(-1), retrieved, nearest_view(poses, num_observed, tolerance))
+
+
+def nearest_view(poses: Tensor, num_observed: int, tolerance: tuple[float, float] = VIEW_TOLERANCE) -> Tensor:
+    """The memorised step whose true pose is nearest to that of each predicted one, ``(batch, predicted)``."""
+    far, aside = _apart(poses, num_observed, tolerance)
+    return (far.square() + aside.square()).argmin(-1)
+
+
+def _apart(poses: Tensor, num_observed: int, tolerance: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Distances and turns of predicted from memorised views, in tolerances: (batch, predicted, tau)."""
+    seen, new = poses[:, None, :num_observed], poses[:, num_observed:, None]
+    turn = new[..., 2] - seen[..., 2]
+    aside = torch.atan2(turn.sin(), turn.cos()).abs() / tolerance[1]
+    return (new[..., :2] - seen[..., :2]).norm(dim=-1) / tolerance[0], aside
 
 
 def relative_poses(poses: Tensor) -> Tensor:

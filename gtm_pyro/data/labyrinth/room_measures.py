@@ -15,7 +15,7 @@ from gtm_pyro.data.base import Measures
 from gtm_pyro.data.labyrinth.clearance import Clearance
 from gtm_pyro.data.labyrinth.raycaster import RayCaster
 from gtm_pyro.data.labyrinth.world import AGENT_RADIUS, World
-from gtm_pyro.views import compare_views
+from gtm_pyro.views import nearest_view
 
 if TYPE_CHECKING:
     from gtm_pyro.evaluation import Evaluation
@@ -132,7 +132,7 @@ def room_measures(
     """
     episodes, tau = evaluation.episodes, evaluation.episodes.num_observed
     assert episodes.poses is not None  # a labyrinth knows them
-    nearest = compare_views(episodes.poses, tau, evaluation.entries, view_tolerance).nearest
+    nearest = nearest_view(episodes.poses, tau, view_tolerance)
     names = ("", "_true_frames", "_reconstructed", "_copy", "_most_seen")
     right: dict[str, list[Tensor]] = {name: [] for name in names}
     counted, own = [], []
