@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 Values = dict[str, Tensor]
 Keys = Callable[[Tensor], Tensor]
 
-# candidates that are proposed at a time, and episodes that they are scored on
+# candidates that are proposed at a time
 CANDIDATES = 512
-EPISODES = 32
+# episodes that they are scored on, at least and at most, and pairs of a predicted and a memorised step in all of them
+_EPISODES = (8, 32)
+_PAIRS = 100_000
 # largest displacement among them, in units of the state and in radians
 _WIDEST = 0.6
 _SIDE = 8
@@ -50,6 +52,16 @@ class _Rollout(nn.Module):
         start = actions.new_zeros(len(actions), self.transition.state_dim)
         noise = actions.new_zeros(*actions.shape[:2], self.transition.state_dim)
         return self._keys[0](self.transition.rollout(start, actions, noise))
+
+
+def scored_episodes(num_steps: int, num_observed: int | None) -> tuple[int, int]:
+    """How many episodes candidates are scored on, fewer where they are long; and how many of their steps are memorised.
+
+    :param num_observed: where it leaves no step to predict, half of the steps are memorised.
+    """
+    tau = num_observed if num_observed and num_observed < num_steps else max(1, num_steps // 2)
+    fewest, most = _EPISODES
+    return min(most, max(fewest, _PAIRS // (tau * (num_steps - tau)))), tau
 
 
 class Differences(NamedTuple):

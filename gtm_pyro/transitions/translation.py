@@ -12,7 +12,7 @@ from gtm_pyro.errors import EpisodesError
 from gtm_pyro.loop_closure import Outcomes
 from gtm_pyro.recurrence import unroll
 from gtm_pyro.slips import StartingValues, starting_values
-from gtm_pyro.transition_search import EPISODES, Values, propose_displacements, search
+from gtm_pyro.transition_search import Values, propose_displacements, scored_episodes, search
 from gtm_pyro.transitions.base import Transition
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Translation(Transition):
         try:
             found = starting_values(frames, actions, self.state_dim, num_observed)
         except EpisodesError as error:
-            self._search(frames[:EPISODES], actions[:EPISODES], num_observed, str(error))
+            self._search(frames, actions, num_observed, str(error))
             return None
         self.displacement.copy_(found.displacement)
         if self.initialise_slip:
@@ -87,7 +87,8 @@ class Translation(Transition):
 
     def _search(self, frames: Tensor, actions: Tensor, num_observed: int | None, why: str) -> None:
         """Where no loop closes, no frame looks like another one: candidates are ranked by how alike they are."""
-        tau = num_observed if num_observed and num_observed < frames.shape[1] else frames.shape[1] // 2
+        few, tau = scored_episodes(frames.shape[1], num_observed)
+        frames, actions = frames[:few], actions[:few]
         propose = partial(propose_displacements, rows=range(self.state_dim))
         still = {"displacement": torch.zeros_like(self.displacement)}
 
