@@ -10,7 +10,7 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 
-Scored = Literal["predicted", "others", "earlier"]
+Scored = Literal["predicted", "others", "earlier", "alone"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Reading:
     place of ``T - tau``. A training signal, not a bound.
     ``earlier``: every step reads all earlier ones (a growing memory); the first has the prior N(0, I). A bound on
     ``log p(x_{1:T} | a_{1:T})``.
+
+    ``alone``: every step has the prior N(0, I) and reads nothing: a plain variational autoencoder, for a first stage.
 
     ``num_neighbors``: entries read for each scored step; ``None`` is the memory's own number, ``"all"`` the whole
     memory.

@@ -149,7 +149,12 @@ class GTMSM(PyroModule):
                 pyro.factor("displacements", -self.displacement_weight * self.displacement_error(episodes))
             with reading.plate(episodes) as steps:
                 now = reading.chosen(episodes, steps)
-                prior, _ = self.recall(memory, s[..., now, :], reading.num_neighbors, reading.allowed(episodes, now))
+                if reading.scored == "alone":
+                    prior = dist.Normal(s.new_zeros(self.encoder.latent_dim), 1.0).to_event(1)
+                else:
+                    prior, _ = self.recall(
+                        memory, s[..., now, :], reading.num_neighbors, reading.allowed(episodes, now)
+                    )
                 z = pyro.sample("z", prior)
                 pyro.sample("x", self.decoder(z), obs=episodes.frames[:, now])
 

@@ -70,3 +70,20 @@ def test_as_many_as_there_are_is_all_and_none_is_refused() -> None:
     assert sorted(trace.nodes["steps"]["value"].tolist()) == list(range(STEPS - TAU))
     with pytest.raises(ConfigError, match="num_scored: expected at least 1, got 0"):
         Reading(num_scored=0)
+
+
+def test_alone_is_a_variational_autoencoder() -> None:
+    model, guide, episodes = case()
+    reading = Reading("alone")
+    guide_trace = poutine.trace(guide).get_trace(episodes, reading)
+    model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(episodes, reading)
+    z = model_trace.nodes["z"]
+    assert z["value"].shape == (BATCH, STEPS, 3)
+    prior = z["fn"]
+    assert prior.mean.eq(0).all() and prior.stddev.eq(1).all()
+    torch.testing.assert_close(model_trace.nodes["x"]["value"], episodes.frames)
+    Trace_ELBO().loss_and_grads(model, guide, episodes, reading)
+    # the path has the same density in model and guide, and nothing else depends on it
+    assert all(p.grad is not None for p in (*model.encoder.parameters(), *model.decoder.parameters()))
+    gradient = model.transition.displacement.grad
+    assert gradient is None or float(gradient.abs().max()) == 0

@@ -31,6 +31,10 @@ def run(command: str, small: str = TINY) -> None:
     words = shlex.split(command, comments=True)[1:]
     if words[0] == "train" and "--resume" not in words:
         words += shlex.split(small)
+        if words[1].startswith("labyrinth"):
+            words += shlex.split("--data.num_episodes 32 --data.num_test_episodes 4 --data.num_steps 32")
+    if "LabyrinthRooms" in words:
+        words += shlex.split("--data.num_test_episodes 2 --data.num_steps 324")
     if words[0] == "generate":
         words = ["50" if word == "10000" else word for word in words]
     if words[0] == "localise":

@@ -84,8 +84,8 @@ class RotatingTranslation(Transition):
         logger.info("search: %.3g where a random memory has %.3g", found.score, found.chance)
         if found.score > _DOUBTFUL * found.chance:
             logger.warning(
-                "the search explains little (squared error %.3g, a memory that is read at random has %.3g): the starting "
-                "values of the displacements may be wrong; where true displacements are known, displacement_weight helps",
+                "the search explains little (squared error %.3g, a memory that is read at random has %.3g): starting "
+                "values of the displacements may be wrong; where true ones are known, displacement_weight helps",
                 found.score,
                 found.chance,
             )
