@@ -292,7 +292,7 @@ def test_regret_is_small_where_places_are_told_apart_and_large_where_not() -> No
 
 
 def test_readings_are_checked() -> None:
-    with pytest.raises(ConfigError, match="scored: expected one of predicted, others, earlier, got 'past'"):
+    with pytest.raises(ConfigError, match="scored: expected one of predicted, others, earlier, alone, got 'past'"):
         Reading("past")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="num_neighbors: expected at least 1, got 0"):
         Reading("others", 0)

@@ -104,7 +104,7 @@ def test_textures_begin_at_a_wall_s_first_point_and_repeat_every_cell() -> None:
         if not 0.02 < along < 3.98 or min(along % 0.5, 0.5 - along % 0.5) < 0.01:
             continue
         upper = (0, 0, 200) if along % 1 < 0.5 else (0, 200, 200)
-        assert tuple(seen[110, column]) == upper and tuple(seen[150, column]) == tuple(c // 2 for c in upper)
+        assert tuple(seen[100, column]) == upper and tuple(seen[150, column]) == tuple(c // 2 for c in upper)
 
 
 def test_floors_and_ceilings_show_their_cells_with_north_up() -> None:

@@ -22,7 +22,7 @@ _CONSISTENT = {False: 0.7, True: 0.4}
 # the share of places that lost agents may have got wrong
 _WRONG = 0.02
 # a search found something if it explains frames so much better than a memory that is read at random
-_EXPLAINED = 0.7
+_EXPLAINED = 0.5
 
 
 class Translation(Transition):
