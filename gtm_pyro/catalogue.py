@@ -51,6 +51,7 @@ FAMILIES = {
     "transitions": Family("gtm_pyro.transitions", _is_transition),
     "memories": Family("gtm_pyro.memory", lambda cls: hasattr(cls, "write") and hasattr(cls, "read")),
     "priors": Family("gtm_pyro.priors", lambda cls: cls.__name__.endswith("Prior")),
+    "keys": Family("gtm_pyro.keys", _is_program),
     "encoders and decoders": Family("gtm_pyro.emissions", _is_program),
 }
 

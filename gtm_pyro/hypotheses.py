@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.landmarks import Landmarks
-from gtm_pyro.transitions import RotatingTranslation, Transition
+from gtm_pyro.transitions import Transition
 
 
 class Steps(NamedTuple):
@@ -141,7 +141,7 @@ def turning_radius(transition: Transition, actions: Tensor) -> float:
 
     :param actions: ``(batch, T, action_dim)``.
     """
-    if not isinstance(transition, RotatingTranslation):
+    if not transition.heading:
         return 0.0
     start = actions.new_zeros(len(actions), transition.state_dim)
     still = start.unsqueeze(1).expand(-1, actions.shape[1], -1)

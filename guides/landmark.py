@@ -3,7 +3,6 @@
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.fused_paths import FusedPath, filtering_path
 from gtm_pyro.guides.spatial import TrackingGuide
-from gtm_pyro.transitions import RotatingTranslation
 
 
 class LandmarkCorrected(TrackingGuide):
@@ -28,6 +27,5 @@ class LandmarkCorrected(TrackingGuide):
         if self.training:
             return self.smoothed(episodes)
         found, transition = self.hypotheses(episodes), self.model.transition
-        rare = isinstance(transition, RotatingTranslation)
-        filtered = (found.online_gain.unsqueeze(1), found.online_variance.unsqueeze(1)) if rare else None
+        filtered = (found.online_gain.unsqueeze(1), found.online_variance.unsqueeze(1)) if transition.heading else None
         return filtering_path(transition, found.online.unsqueeze(1), *self.start(episodes), filtered)

@@ -17,7 +17,7 @@ from gtm_pyro.paths import TransitionPath
 from gtm_pyro.priors import MixturePrior, NormalMixture, QueryPrior
 from gtm_pyro.reading import Reading
 from gtm_pyro.revisits import revisited_entries, revisited_steps
-from gtm_pyro.transitions import RotatingTranslation, Transition
+from gtm_pyro.transitions import Transition
 
 
 class Imagined(NamedTuple):
@@ -71,7 +71,7 @@ class GTMSM(PyroModule):
         check_positive(initial_scale=initial_scale)
         if not displacement_weight >= 0:
             raise ConfigError(f"displacement_weight: expected a number of at least 0, got {displacement_weight}")
-        if displacement_weight and transition.state_dim != 3:
+        if displacement_weight and not transition.heading:
             raise ConfigError(
                 f"displacement_weight: expected 0 for a transition without a heading, got {displacement_weight}"
             )
@@ -135,7 +135,7 @@ class GTMSM(PyroModule):
         :param frames: ``(batch, time, C, H, W)``.
         """
         sights = look(self.encoder.statistics, frames)
-        if isinstance(self.transition, RotatingTranslation):
+        if self.transition.heading:
             return revisited_steps(sights) if memory is None else revisited_entries(sights, memory)
         return resembling_steps(sights) if memory is None else resembling_entries(sights, memory)
 
@@ -144,7 +144,6 @@ class GTMSM(PyroModule):
         memorised = reading.memorised_steps(episodes)
         with pyro.plate("episodes", episodes.batch_size, dim=-2):
             s = pyro.sample("s", self.path(episodes.actions)).squeeze(-3)
-            memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
             if self.displacement_weight and self.training:
                 pyro.factor("displacements", -self.displacement_weight * self.displacement_error(episodes))
             with reading.plate(episodes) as steps:
@@ -152,9 +151,9 @@ class GTMSM(PyroModule):
                 if reading.scored == "alone":
                     prior = dist.Normal(s.new_zeros(self.encoder.latent_dim), 1.0).to_event(1)
                 else:
-                    prior, _ = self.recall(
-                        memory, s[..., now, :], reading.num_neighbors, reading.allowed(episodes, now)
-                    )
+                    memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
+                    allowed = reading.allowed(episodes, now)
+                    prior, _ = self.recall(memory, s[..., now, :], reading.num_neighbors, allowed)
                 z = pyro.sample("z", prior)
                 pyro.sample("x", self.decoder(z), obs=episodes.frames[:, now])
 

@@ -27,8 +27,10 @@ class Transition(nn.Module):
     :param slip: e, the probability of a slip, from 0 up to but not including 1. A buffer, not learnt.
     :param slip_scale: R, the standard deviation of a step that slips, in units of the state space. A buffer.
     :raises ConfigError: a number out of its range.
+    :cvar heading: whether the last number of a state is a heading in radians, which is periodic.
     """
 
+    heading = False
     slip: Tensor
     slip_scale: Tensor
 

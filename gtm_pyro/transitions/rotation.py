@@ -43,6 +43,8 @@ class RotatingTranslation(Transition):
     :param learn_scale: make r a parameter.
     """
 
+    heading = True
+
     def __init__(self, action_dim: int, scale: float = 1e-3, learn_scale: bool = False) -> None:
         super().__init__(action_dim, 3, scale, learn_scale)
         self.displacement = nn.Parameter(0.1 * torch.randn(3, action_dim))
@@ -55,19 +57,16 @@ class RotatingTranslation(Transition):
         return s + turned(control, s[..., 2])
 
     @torch.no_grad()
-    def initialise(
-        self, frames: Tensor, actions: Tensor, num_observed: int | None = None, keys: nn.Module | None = None
-    ) -> None:
+    def initialise(self, frames: Tensor, actions: Tensor, num_observed: int | None = None) -> None:
         """Search displacements with which the memory explains what is seen, from frames and actions alone.
 
         :param frames: ``(batch, T, C, H, W)``.
         :param actions: ``(batch, T, action_dim)``.
         :param num_observed: steps that are memorised; half of them by default and where none would be predicted.
-        :param keys: what distances see of a state.
         """
         few, tau = scored_episodes(frames.shape[1], num_observed)
         frames, actions = frames[:few], actions[:few]
-        keys = keys or HeadingKeys().to(frames.device)
+        keys = HeadingKeys().to(frames.device)
         # headings first: with wrong ones no position can be right
         found = search(self, partial(self._propose, rows=(2,)), self._still(), frames, actions, tau, keys)
         everything = partial(self._propose, rows=(0, 1, 2))
