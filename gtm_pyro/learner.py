@@ -1,6 +1,6 @@
 """One step of stochastic variational inference: gradients of Pyro's loss, and Adam."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -14,7 +14,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.precision import Precision, networks_in
 from gtm_pyro.reading import Reading
-from gtm_pyro.stages import LearningRates
+from gtm_pyro.stages import LearningRates, check_prefixes, matches_prefix
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
@@ -73,6 +73,17 @@ class Learner:
             raise ConfigError("model: expected parameters to train, got none")
         # fused: a third of the time of foreach for these small parameters
         self.optimizer = torch.optim.Adam(rates.groups(self.parameters), fused=True)
+
+    def check_frozen(self, setting: str, prefixes: Sequence[str]) -> None:
+        """Raise ConfigError for a prefix that no parameter has, or where nothing is left to train."""
+        check_prefixes(setting, prefixes, self.parameters)
+        if all(any(matches_prefix(prefix, name) for prefix in prefixes) for name in self.parameters):
+            raise ConfigError(f"{setting}: expected some parameters to be left to train, got all of them")
+
+    def freeze(self, prefixes: Sequence[str]) -> None:
+        """Take these parameters as constants, and all others not; what a frozen network does needs no gradient."""
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(not any(matches_prefix(prefix, name) for prefix in prefixes))
 
     def gradients(self, episodes: Episodes, reading: Reading) -> tuple[Tensor, Tensor]:
         """Set the gradients; returns the loss in nats a frame and the gradient's norm before clipping."""

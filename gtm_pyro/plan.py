@@ -57,6 +57,8 @@ def check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
     """
     # runs that began before there was a choice do not say it
     theirs = {"precision": "float32", **theirs} if isinstance(theirs, dict) else {}
+    if "stages" in theirs:
+        theirs["stages"] = [{**stage, "frozen": stage.get("frozen", [])} for stage in theirs["stages"]]
     mine = json.loads(json.dumps(mine))
     for name in {**mine, **theirs}:
         if theirs.get(name) != mine.get(name):

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -24,6 +24,7 @@ class Stage:
     :param reading: which steps are scored, and against which memory entries.
     :param max_regret: in nats a frame. When the stage is over, the run is stuck if the median of ``model.regret`` on
         fresh training episodes is above it, and starts again from fresh values; None never looks.
+    :param frozen: beginnings of the names of parameters that this stage leaves as they are, "encoder" for instance.
     :raises ConfigError: a number out of its range.
     """
 
@@ -33,6 +34,7 @@ class Stage:
     num_predicted: int = 32
     reading: Reading = field(default_factory=Reading)
     max_regret: float | None = None
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "num_observed", "num_predicted"):
@@ -67,13 +69,10 @@ class LearningRates:
         """
         groups: dict[float, list[Tensor]] = {}
         for name, parameter in parameters.items():
-            matches = [prefix for prefix in self.by_prefix if _matches(prefix, name)]
+            matches = [prefix for prefix in self.by_prefix if matches_prefix(prefix, name)]
             rate = self.by_prefix[max(matches, key=len)] if matches else self.default
             groups.setdefault(rate, []).append(parameter)
-        for prefix in self.by_prefix:
-            if not any(_matches(prefix, name) for name in parameters):
-                known = ", ".join(name.removeprefix("model.") for name in parameters)
-                raise ConfigError(f"learning_rates: expected the beginning of one of {known}; got {prefix!r}")
+        check_prefixes("learning_rates", self.by_prefix, parameters)
         return [{"params": members, "lr": rate, "base_rate": rate} for rate, members in groups.items()]
 
 
@@ -118,8 +117,18 @@ class Schedule:
         return 0.5 * (1 + math.cos(math.pi * position / self.total))
 
 
-def _matches(prefix: str, name: str) -> bool:
+def matches_prefix(prefix: str, name: str) -> bool:
+    """Whether a parameter's full name begins so, with or without "model."."""
     return name.startswith(prefix) or name.removeprefix("model.").startswith(prefix)
+
+
+def check_prefixes(setting: str, prefixes: Iterable[str], names: Iterable[str]) -> None:
+    """Raise ConfigError for a prefix that no parameter has."""
+    names = list(names)
+    for prefix in prefixes:
+        if not any(matches_prefix(prefix, name) for name in names):
+            known = ", ".join(name.removeprefix("model.") for name in names)
+            raise ConfigError(f"{setting}: expected the beginning of one of {known}; got {prefix!r}")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -77,6 +77,8 @@ class Training:
         self.state = State()
         self._start_values = {name: t.detach().clone() for name, t in self.learner.tensors().items()}
         self._unchecked: list[tuple[int, Tensor]] = []
+        for number, stage in enumerate(self.schedule.stages, 1):
+            self.learner.check_frozen(f"stage {number}: frozen", stage.frozen)
 
     @property
     def total(self) -> int:
@@ -128,6 +130,12 @@ class Training:
 
     def run(self, progress: Progress, signals: StopSignals) -> None:
         """Take all steps that are left."""
+        try:
+            self._run(progress, signals)
+        finally:
+            self.learner.freeze(())
+
+    def _run(self, progress: Progress, signals: StopSignals) -> None:
         began = time.perf_counter() - self.state.seconds
         while True:
             if self._is_stuck():
@@ -176,6 +184,7 @@ class Training:
         seed = self._seed(Purpose.STEP)
         episodes = self.episodes(stage, seed)
         set_seed(seed, self.device)
+        self.learner.freeze(stage.frozen)
         loss, norm = self.learner.gradients(episodes, stage.reading)
         self.state.step += 1
         due = self.state.step % self.log_every == 0 or self.state.position == self.schedule.total

@@ -46,6 +46,13 @@ def test_a_small_turn_is_as_far_as_a_move_of_radius_times_its_angle() -> None:
     torch.testing.assert_close(turned, moved, rtol=1e-6, atol=0)
 
 
+def test_with_a_look_ahead_places_that_are_looked_at_are_compared() -> None:
+    keys, (one, other) = HeadingKeys(0.7, 1.5).double(), states(2)
+    looked_at = [s[:2] + 1.5 * torch.stack([s[2].cos(), s[2].sin()]) for s in (one, other)]
+    square = (looked_at[0] - looked_at[1]).square().sum() + 0.7**2 * (2 - 2 * (one[2] - other[2]).cos())
+    torch.testing.assert_close((keys(one) - keys(other)).square().sum(), square)
+
+
 def test_the_map_and_the_states_have_gradients() -> None:
     keys, s = HeadingKeys(2.0).double(), states(3).requires_grad_()
     assert [name for name, _ in keys.named_parameters()] == ["matrix"]
@@ -61,6 +68,12 @@ def test_the_map_and_the_states_have_gradients() -> None:
 def test_a_radius_must_be_positive(radius: float) -> None:
     with pytest.raises(ConfigError, match="radius: expected a number over 0, got"):
         HeadingKeys(radius)
+
+
+@pytest.mark.parametrize("look_ahead", [-1.0, math.nan])
+def test_a_look_ahead_is_not_negative(look_ahead: float) -> None:
+    with pytest.raises(ConfigError, match="look_ahead: expected a number of at least 0, got"):
+        HeadingKeys(look_ahead=look_ahead)
 
 
 def test_states_without_a_heading_are_refused() -> None:

@@ -1,11 +1,22 @@
 """Stages and learning rates: how steps are shared out, how rates decay, and which parameter has which."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
-from fitting_cases import SHORT, programs, train
+from fitting_cases import DATA, SHORT, STAGES, assert_same, at_step, parameters, programs, stopping_at, train
+from pyro.infer import Trace_ELBO
 
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.fitting import fit
+from gtm_pyro.interrupts import Interrupted
+from gtm_pyro.learner import Learner
+from gtm_pyro.plan import check_plan
+from gtm_pyro.randomness import module_parameters, set_seed
 from gtm_pyro.stages import LearningRates, Schedule, Stage
+
+FROZEN = (STAGES[0], replace(STAGES[1], frozen=("encoder", "transition")))
 
 
 def test_schedule_scales_stages_to_the_total() -> None:
@@ -60,3 +71,58 @@ def test_stage_and_rates_out_of_range_are_named() -> None:
         Stage(1, max_regret=-1.0)
     with pytest.raises(ConfigError, match="transition"):
         LearningRates(by_prefix={"transition": 0.0})
+
+
+def test_what_a_stage_freezes_stays_as_it_is() -> None:
+    model, guide = programs()
+    before: dict[str, torch.Tensor] = {}
+    data = at_step(9, lambda _: before.update({name: p.detach().clone() for name, p in model.named_parameters()}))
+    fit(model, guide, data, stages=FROZEN, progress=False)
+    kept = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
+    assert kept == {name for name in before if name.startswith(("encoder.", "transition."))}
+    assert kept and all(p.requires_grad for p in model.parameters())
+
+
+def test_other_gradients_are_those_of_a_step_that_freezes_nothing() -> None:
+    model, guide = programs()
+    episodes = DATA.sample(2, num_observed=12, num_predicted=4, seed=0)
+    with module_parameters(model, guide):
+        learner = Learner(model, guide, Trace_ELBO(), LearningRates(), None)
+        found = []
+        for prefixes in ((), ("model.encoder", "transition")):
+            learner.freeze(prefixes)
+            set_seed(0, torch.device("cpu"))
+            loss, _ = learner.gradients(episodes, STAGES[1].reading)
+            found.append((loss, {name: p.grad for name, p in learner.parameters.items()}))
+    (whole_loss, whole), (frozen_loss, frozen) = found
+    torch.testing.assert_close(frozen_loss, whole_loss)
+    for name, gradient in frozen.items():
+        if name.startswith(("model.encoder", "model.transition")):
+            assert gradient is None
+        elif whole[name] is not None:
+            torch.testing.assert_close(gradient, whole[name])
+    assert sum(gradient is not None for gradient in frozen.values()) >= 6
+
+
+def test_a_run_that_stops_where_parts_are_frozen_goes_on_in_the_same_bits(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(stopping_at(14), stages=FROZEN, out=tmp_path / "run")
+    resumed = train(stages=FROZEN, out=tmp_path / "run", resume=True)
+    assert_same(parameters(resumed), parameters(train(stages=FROZEN)))
+
+
+def test_a_run_from_before_stages_could_freeze_goes_on(tmp_path: Path) -> None:
+    check_plan({"stages": [{"steps": 1}]}, {"stages": [{"steps": 1, "frozen": ()}], "precision": "float32"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        (("encoder", "decodre"), "^stage 1: frozen: expected the beginning of one of .*; got 'decodre'$"),
+        (("model", "guide"), "^stage 1: frozen: expected the beginning of one of .*; got 'guide'$"),
+        (("model",), "^stage 1: frozen: expected some parameters to be left to train, got all of them$"),
+    ],
+)
+def test_what_cannot_be_frozen_is_named(frozen: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(stages=[replace(STAGES[0], frozen=frozen)])
