@@ -12,6 +12,8 @@ from gtm_pyro.labyrinth_figures import map_poses
 from gtm_pyro.labyrinth_map import empty_picture, picture_of_world
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
@@ -25,7 +27,6 @@ def rollout_gif(
     evaluation: Evaluation,
     episode: int = 0,
     max_frames: int = 150,
-    milliseconds: int = 120,
     labyrinth: "World | None" = None,
 ) -> bytes:
     """The predicted steps of one episode as an animated GIF, 506 x 384 pixels, for ever repeated.
@@ -34,18 +35,22 @@ def rollout_gif(
     the frames are shown.
 
     :param max_frames: a longer rollout shows every second, third, ... step.
-    :param milliseconds: of each picture.
     :param labyrinth: the episode's, where agents with a heading walked.
     """
-    from PIL import Image
-
     steps = range(0, evaluation.episodes.num_predicted, -(-evaluation.episodes.num_predicted // max_frames))
     scene = _Scene(evaluation, episode, labyrinth)
-    pictures = [scene.draw(step) for step in steps]
+    return gif([scene.draw(step) for step in steps], 120)
+
+
+def gif(pictures: "Sequence[Image]", milliseconds: float) -> bytes:
+    """Pictures of one size, each shown so long, for ever repeated."""
+    from PIL import Image
+
     # one palette for all, so that pictures differ only where something moved
-    sheet = Image.new("RGB", (scene.width, 4 * scene.height))
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", (width, 4 * height))
     for i, place in enumerate(np.linspace(0, len(pictures) - 1, 4).astype(int)):
-        sheet.paste(pictures[place], (0, i * scene.height))
+        sheet.paste(pictures[place], (0, i * height))
     palette = sheet.quantize(256)
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     buffer = io.BytesIO()

@@ -123,11 +123,13 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     text = "ends in .html, .png, .csv or .json (default: compare.png, and the table is shown)"
     add("--out", metavar="FILE", help=text)
 
-    usage, text = "DIR [--steps N] [--out FILE.npz] [--actions FILE]", "imagine further steps from actions alone"
+    usage, text = "DIR [--steps N] [--out FILE.npz] [--video FILE]", "imagine further steps from actions alone"
     add = command("generate", usage, text, GENERATE, "data", *_MACHINE).add_argument
     text = "imagined steps (default: as many as the actions, otherwise 1000)"
     add("--steps", metavar="N", type=_whole(1), help=text)
     add("--out", metavar="FILE.npz", help="where they go (default: DIR/generated.npz)")
+    text = "a film of them too, .gif or .mp4 (MP4 needs gtm-pyro[video])"
+    add("--video", metavar="FILE", help=text)
     add("--actions", metavar="FILE", help="actions to follow (default: a random walk)")
     text = "steps that are remembered (default: as in the run's evaluation)"
     add("--num_observed", metavar="N", type=_whole(1), help=text)

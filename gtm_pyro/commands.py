@@ -44,6 +44,7 @@ from gtm_pyro.reliability import diagnose
 from gtm_pyro.reliability.export import diagnosis_kept, save_diagnosis
 from gtm_pyro.report import summary, write_report
 from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.video import check_video, save_video
 from gtm_pyro.views import VIEW_TOLERANCE
 
 
@@ -163,6 +164,8 @@ def compare_command(arguments: Namespace) -> None:
 def generate_command(arguments: Namespace) -> None:
     """Imagine further steps."""
     folder = one_run(arguments, "generate")
+    if arguments.video:
+        check_video(arguments.video)
     if arguments.split not in ("train", "test"):
         raise ConfigError(f"--split: expected train or test, got {arguments.split!r}")
     experiment, device = trained(folder, all_held_out(folder, arguments.overrides))
@@ -188,6 +191,9 @@ def generate_command(arguments: Namespace) -> None:
     out = Path(arguments.out or folder.path / "generated.npz")
     generated.save(out)
     print(f"{len(generated.frames)} steps after {len(generated.observed_frames)} remembered ones: {out}")
+    if arguments.video:
+        heading = getattr(getattr(model, "transition", None), "heading", False)
+        print(f"film: {save_video(generated, arguments.video, heading)}")
     if generated.retrieval_accuracy is not None:
         print(
             f"{generated.visited_share:.1%} of them at places visited before, where the right memory was read in "

@@ -106,10 +106,12 @@ A file of actions holds one a line: a name (up), a number from 0, or a vector; o
 
 The file that is written holds frames (steps, C, H, W), states, actions, entries (which memory was read); the remembered
 steps as observed_frames, observed_states, observed_actions, observed_poses; and, where the data knows the true world,
-true_frames, poses, visited and retrieved. The share of steps that read the right memory is shown.
+true_frames, poses, visited and retrieved. The share of steps that read the right memory is shown. With --video there is
+also a film: inferred places and imagined frames, at 12 steps a second.
 
 examples:
   gtm-pyro generate runs/a --steps 10000 --out rollout.npz
+  gtm-pyro generate runs/a --steps 500 --video rollout.mp4
   gtm-pyro generate runs/a --actions actions.txt --data.images ~/photos --out mine.npz
 """
 
