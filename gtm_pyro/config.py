@@ -124,7 +124,7 @@ FIELDS = {
     "steps": "optimiser steps in all; the stages keep their shares (null: as declared in the stages)",
     "learning_rates": "of Adam, before a cosine decay to 0",
     "clip_norm": "largest norm of the gradient in nats a frame (null: no limit)",
-    "max_restarts": "how often a run that is stuck after its first stage may start again",
+    "max_restarts": "how often a run that is stuck after a stage may start again",
     "seed": "of everything random",
     "device": "cpu, cuda, cuda:1, ...",
     "precision": "of the networks in training: float32, or bfloat16, which is faster on a GPU",

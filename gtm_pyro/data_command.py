@@ -74,8 +74,8 @@ def _other_fields(arguments: Namespace, source: Labyrinth) -> str:
     """What must be said besides the folder, so that training asks for these shards and no others."""
     fields = {"engine": (arguments.engine, "raycaster"), "seed": (arguments.seed, 0)}
     words = [f" --data.{name} {value}" for name, (value, usual) in fields.items() if value != usual]
-    if arguments.episodes is not None:
-        words.append(f" --data.num_episodes {source.num_episodes}")
+    # experiments ask for other numbers than the source's own
+    words.append(f" --data.num_episodes {source.num_episodes}")
     if arguments.test_episodes is not None:
         words.append(f" --data.num_test_episodes {source.num_test_episodes}")
     if arguments.steps is not None:

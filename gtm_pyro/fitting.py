@@ -84,7 +84,7 @@ def fit(
     """Train a model and a guide together, in place, with Adam and one cosine decay over all stages.
 
     Before its first step an attempt calls ``model.initialise(episodes)``, where the model has it, with at least 64
-    episodes of the first stage. The global random state and Pyro's parameter store are left as they were.
+    episodes of the stage with the longest. The global random state and Pyro's parameter store are left as they were.
 
     :param model: a Pyro program, called as ``model(episodes, reading)``.
     :param guide: likewise.

@@ -222,7 +222,7 @@ def _finish(ax: Any, evaluation: Evaluation) -> None:
     plain(ax)
 
 
-def last_frames_figure(evaluation: Evaluation, episode: int = 0, columns: int = _COLUMNS) -> "Figure | None":
+def last_frames_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
     """True frames, predicted ones, and the memorised one of the nearest true pose; None without headings in poses.
 
     Every second of the last steps of two episodes; of agents that turn in place, the last ones of one episode, after
@@ -233,10 +233,10 @@ def last_frames_figure(evaluation: Evaluation, episode: int = 0, columns: int = 
         return None
     nearest = nearest_view(episodes.poses, tau)
     total, before = episodes.num_steps, min(3, tau)
-    last = range(max(tau, total - columns), total)
-    blocks = [(episode, range(tau - before, min(total, tau + columns - before))), (episode, last)]
+    last = range(max(tau, total - _COLUMNS), total)
+    blocks = [(episode, range(tau - before, min(total, tau + _COLUMNS - before))), (episode, last)]
     if poses.moving:
-        last = range(total - 1, max(tau, total - 2 * columns) - 1, -2)[::-1]
+        last = range(total - 1, max(tau, total - 2 * _COLUMNS) - 1, -2)[::-1]
         blocks = [(b, last) for b in range(episode, min(episode + 2, episodes.batch_size))]
     columns = max(len(steps) for _, steps in blocks)
     block = 3 * _CELL + 0.36

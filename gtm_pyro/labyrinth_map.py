@@ -7,15 +7,13 @@ import numpy as np
 if TYPE_CHECKING:
     from gtm_pyro.data.labyrinth.world import World
 
+_WALL = 3.0  # points
 _MARGIN = 0.18  # cells around the rooms
 _PALE = 0.45  # share of white in a floor's colour, so that paths stand out
 
 
-def draw_world(ax: Any, world: "World", line: float = 3.0) -> None:
-    """A map on matplotlib axes, in cells, north up; nothing of it is above zorder 1.
-
-    :param line: width of a wall, in points.
-    """
+def draw_world(ax: Any, world: "World") -> None:
+    """A map on matplotlib axes, in cells, north up; nothing of it is above zorder 1."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
@@ -28,9 +26,9 @@ def draw_world(ax: Any, world: "World", line: float = 3.0) -> None:
         ax.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), color="#404040", linewidth=0, zorder=0.4))
     segments: Any = world.walls.reshape(-1, 2, 2)
     ax.add_collection(
-        LineCollection(segments, colors="#202020", linewidths=line + 1.6, capstyle="projecting", zorder=0.5)
+        LineCollection(segments, colors="#202020", linewidths=_WALL + 1.6, capstyle="projecting", zorder=0.5)
     )
-    ax.add_collection(LineCollection(segments, colors=list(means[world.wall_textures]), linewidths=line, zorder=0.6))
+    ax.add_collection(LineCollection(segments, colors=list(means[world.wall_textures]), linewidths=_WALL, zorder=0.6))
     for (x, y, *_), number in zip(world.objects, world.object_pictures, strict=True):
         pixels = world.pictures[number].reshape(-1, 4)
         opaque = pixels[pixels[:, 3] > 0, :3]

@@ -93,13 +93,20 @@ class Learner:
         with pyro.validation_enabled(False), networks_in(self.precision):
             if type(self.loss) is Trace_ELBO:
                 value = trace_elbo(self.loss, self.model, self.guide, episodes, reading) / frames
+                self._check_trainable(value)
                 value.backward()
             elif hasattr(self.loss, "differentiable_loss"):
                 value = self.loss(self.model, self.guide)(episodes, reading) / frames
+                self._check_trainable(value)
                 value.backward()
             else:
                 value = self._loss_and_grads(episodes, reading, frames)
         return value.detach(), nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm)
+
+    @staticmethod
+    def _check_trainable(value: Tensor) -> None:
+        if not value.requires_grad:
+            raise ConfigError("frozen: expected some parameter that the loss depends on to be left to train, got none")
 
     def _loss_and_grads(self, episodes: Episodes, reading: Reading, frames: int) -> Tensor:
         total = self.loss.loss_and_grads(self.model, self.guide, episodes, reading)

@@ -15,6 +15,8 @@ from gtm_pyro.errors import RunFolderError
 from gtm_pyro.precision import Precision
 from gtm_pyro.stages import LearningRates, Schedule
 
+_PARTS = ("transition", "memory", "prior")
+
 
 def make_plan(
     model: Any,
@@ -31,7 +33,7 @@ def make_plan(
     """The settings of a run, its classes, and a checksum of the episodes with which it begins."""
     # Pyro guesses max_plate_nesting on a first use and keeps the guess
     settings = {name: value for name, value in vars(loss).items() if name != "max_plate_nesting"}
-    parts = {name: getattr(model, name, None) for name in ("memory", "prior")}
+    parts = {name: getattr(model, name, None) for name in _PARTS}
     return {
         "seed": seed,
         "steps": schedule.total,
@@ -45,6 +47,7 @@ def make_plan(
         "model": type(model).__name__,
         # without addresses, which differ in every process
         **{f"model.{name}": re.sub(r" at 0x\w+", "", repr(part)) for name, part in parts.items()},
+        "model.displacement_weight": getattr(model, "displacement_weight", 0.0),
         "guide": type(guide).__name__,
         "data": f"{type(data).__name__}, checksum {_checksum(data, schedule, seed)}",
     }
@@ -55,8 +58,9 @@ def check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
 
     :raises RunFolderError: names the first setting that is not as the run was started with.
     """
-    # runs that began before there was a choice do not say it
-    theirs = {"precision": "float32", **theirs} if isinstance(theirs, dict) else {}
+    # runs that began before there was a choice, or before it was written down, do not say it
+    unknown = {name: mine.get(name) for name in ("model.transition", "model.displacement_weight")}
+    theirs = {"precision": "float32", **unknown, **theirs} if isinstance(theirs, dict) else {}
     if "stages" in theirs:
         theirs["stages"] = [{**stage, "frozen": stage.get("frozen", [])} for stage in theirs["stages"]]
     mine = json.loads(json.dumps(mine))

@@ -37,6 +37,8 @@ class Stage:
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.frozen, str):
+            raise ConfigError(f"frozen: expected a list of names, got {self.frozen!r}")
         for name in ("steps", "batch_size", "num_observed", "num_predicted"):
             _check_count(name, getattr(self, name))
         if self.max_regret is not None and not self.max_regret > 0:

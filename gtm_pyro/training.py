@@ -159,6 +159,8 @@ class Training:
 
     def _begin_attempt(self) -> None:
         """Set an attempt's first values: the caller's; after a restart, with the weights drawn anew."""
+        # a restart may come out of a stage that freezes what is fitted here
+        self.learner.freeze(())
         # from the folder, for a resumed run's caller has no other way to know them
         start = checkpoints.load(self.folder.checkpoints, 0).tensors if self.folder else self._start_values
         self.learner.start_from(start)

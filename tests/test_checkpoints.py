@@ -227,6 +227,7 @@ def darker(seed: int, episodes: Episodes) -> Episodes:
         ({"data": HookedData(darker)}, "data: expected HookedData, checksum .*, got HookedData, checksum"),
         ({"memory": SpatialMemory(3)}, "model.memory: expected .*num_neighbors=5.*num_neighbors=3"),
         ({"prior": MixturePrior(0.5)}, "model.prior: expected .*delta=0.0001.*delta=0.5"),
+        ({"displacement_weight": 2.0}, "model.displacement_weight: expected 0.0, .*, got 2.0"),
         ({"guide": OtherGuide}, "guide: expected DeadReckoning, .*, got OtherGuide"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -234,7 +235,8 @@ def darker(seed: int, episodes: Episodes) -> Episodes:
 def test_another_objective_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     train(out=tmp_path / "a", stages=STAGES[:1], steps=1)
     model, guide = programs()
-    for part in {"memory", "prior"} & change.keys():
+    model.displacement_error = lambda _: torch.zeros(())
+    for part in {"memory", "prior", "displacement_weight"} & change.keys():
         setattr(model, part, change[part])
     guide = change.get("guide", DeadReckoning)(model)
     settings = {"stages": STAGES[:1], "steps": 1, "out": tmp_path / "a", "resume": True, "progress": False}

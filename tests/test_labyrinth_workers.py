@@ -67,6 +67,22 @@ def test_a_call_that_fails_again_and_again_is_given_up(workers: Workers) -> None
     assert workers.result(Job("it", os.strerror, (1,))) == os.strerror(1), "and the next one succeeds"
 
 
+def test_a_result_that_nobody_will_ask_for_can_be_forgotten(workers: Workers) -> None:
+    done, running, wanted = (Job("it", time.sleep, (seconds,)) for seconds in (0.0, 0.3, 0.31))
+    workers.prefetch([done])
+    while done not in workers._state.results:
+        time.sleep(0.01)
+    workers.prefetch([running])
+    while running not in workers._state.running:
+        time.sleep(0.01)
+    workers.forget(done)
+    workers.forget(running)
+    workers.result(wanted)
+    assert not workers._state.results and not workers._state.unwanted
+    workers.forget(running)
+    assert workers.result(running) is None, "it is done again"
+
+
 def test_workers_end_with_their_owner() -> None:
     threads = threading.active_count()
     workers = Workers(1, timeout=20.0)

@@ -210,3 +210,7 @@ def test_a_path_scores_a_gliding_agent_and_not_one_that_stops() -> None:
 def test_an_unknown_momentum_is_refused() -> None:
     with pytest.raises(ConfigError, match="momentum: expected 'agent' or 'world', got 'moon'"):
         MomentumTranslation(3, momentum="moon")  # type: ignore[arg-type]
+
+
+def test_a_run_is_resumed_with_the_same_momentum_only() -> None:
+    assert "momentum='world'" in repr(MomentumTranslation(3, momentum="world")), "of which the plan of a run is made"

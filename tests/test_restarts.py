@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from fitting_cases import SHORT, STAGES, TOTAL, HookedData, assert_same, parameters, programs, stopping_at, train
+from fitting_cases import (
+    SHORT,
+    STAGES,
+    TOTAL,
+    HookedData,
+    QuickGTMSM,
+    assert_same,
+    parameters,
+    programs,
+    stopping_at,
+    train,
+)
 from torch import nn
 
 from gtm_pyro import training
@@ -38,6 +49,15 @@ def test_a_stuck_run_starts_again_and_says_so(
     assert [lines[step]["restarts"] for step in (8, 10)] == [0, 1]
     assert [lines[step]["regret"] for step in (8, 10, 18)] == [None, 5.0, 0.5]
     assert lines[10]["learning_rate"] > lines[8]["learning_rate"]
+
+
+def test_starting_values_are_fitted_with_nothing_frozen(regrets: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    free = []
+    monkeypatch.setattr(
+        QuickGTMSM, "initialise", lambda model, _: free.append(all(p.requires_grad for p in model.parameters()))
+    )
+    run = train(stages=[replace(WATCHED[0], frozen=("transition", "encoder")), STAGES[1]])
+    assert run.restarts == 1 and free == [True, True]
 
 
 def test_a_run_that_stays_stuck_goes_on_after_its_restarts(

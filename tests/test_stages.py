@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from fitting_cases import DATA, SHORT, STAGES, assert_same, at_step, parameters, programs, stopping_at, train
+from fitting_cases import (
+    DATA,
+    SHORT,
+    STAGES,
+    HookedData,
+    assert_same,
+    at_step,
+    parameters,
+    programs,
+    stopping_at,
+    train,
+)
 from pyro.infer import Trace_ELBO
 
 from gtm_pyro.errors import ConfigError
@@ -13,7 +24,9 @@ from gtm_pyro.fitting import fit
 from gtm_pyro.interrupts import Interrupted
 from gtm_pyro.learner import Learner
 from gtm_pyro.plan import check_plan
+from gtm_pyro.priors import BackgroundPrior
 from gtm_pyro.randomness import module_parameters, set_seed
+from gtm_pyro.reading import Reading
 from gtm_pyro.stages import LearningRates, Schedule, Stage
 
 FROZEN = (STAGES[0], replace(STAGES[1], frozen=("encoder", "transition")))
@@ -126,3 +139,16 @@ def test_a_run_from_before_stages_could_freeze_goes_on(tmp_path: Path) -> None:
 def test_what_cannot_be_frozen_is_named(frozen: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(stages=[replace(STAGES[0], frozen=frozen)])
+
+
+def test_names_to_freeze_are_a_list() -> None:
+    with pytest.raises(ConfigError, match="^frozen: expected a list of names, got 'encoder'$"):
+        replace(STAGES[0], frozen="encoder")
+
+
+def test_a_loss_of_frozen_parameters_alone_is_refused() -> None:
+    stage = replace(STAGES[0], reading=Reading(scored="alone"), frozen=("encoder", "decoder", "transition"))
+    model, guide = programs()
+    model.prior = BackgroundPrior(4)
+    with pytest.raises(ConfigError, match="^frozen: expected some parameter that the loss depends on to be left"):
+        fit(model, guide, HookedData(), stages=[stage], progress=False)

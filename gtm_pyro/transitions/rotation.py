@@ -153,6 +153,9 @@ class MomentumTranslation(RotatingTranslation):
         self.momentum = momentum
         self.friction, self.saturation = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(3))
 
+    def extra_repr(self) -> str:
+        return f"momentum={self.momentum!r}"
+
     def _still(self) -> Values:
         return super()._still() | {"friction": torch.zeros_like(self.friction)}
 

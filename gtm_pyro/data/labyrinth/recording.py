@@ -92,14 +92,3 @@ def record(tasks: Sequence[Task], size: int = 32) -> list[Recording]:
         Recording(seen[: len(actions)], actions, walked)
         for seen, (actions, walked, _) in zip(frames, played, strict=True)
     ]
-
-
-def displacements(poses: np.ndarray) -> np.ndarray:
-    """Moves as the agent feels them: R(-h_{t-1}) (p_t - p_{t-1}) and h_t - h_{t-1}.
-
-    :param poses: ``(..., time, 3)``.
-    :returns: ahead and to the left in cells, and counter-clockwise in radians, ``(..., time - 1, 3)``.
-    """
-    dx, dy, turned = np.moveaxis(np.diff(poses, axis=-2), -1, 0)
-    cos, sin = np.cos(poses[..., :-1, 2]), np.sin(poses[..., :-1, 2])
-    return np.stack([cos * dx + sin * dy, cos * dy - sin * dx, turned], -1)

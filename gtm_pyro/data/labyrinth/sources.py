@@ -12,6 +12,7 @@ from gtm_pyro.data.labyrinth.store import ShardStore
 from gtm_pyro.data.labyrinth.world import World
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.views import VIEW_TOLERANCE
 
 if TYPE_CHECKING:
     from gtm_pyro.evaluation import Evaluation
@@ -27,7 +28,7 @@ class Labyrinth:
     """
 
     frame_shape: tuple[int, int, int] = (3, 32, 32)
-    view_tolerance: tuple[float, float] = (0.25, 0.0767)
+    view_tolerance: tuple[float, float] = VIEW_TOLERANCE
 
     def __init__(
         self,
@@ -56,8 +57,9 @@ class Labyrinth:
     ) -> Episodes:
         """Draw the beginnings of episodes, with poses (x, y, heading) in cells and radians; see ``EpisodeData.sample``.
 
-        Every episode is equally likely, but those of a shard come together: a batch is drawn from as few shards as hold
-        it. No episode comes twice before all came once. Shards stay on the device that they were asked for.
+        Every episode is equally likely where shards are full, that is with a multiple of 32 episodes, but those of a
+        shard come together: a batch is drawn from as few shards as hold it. No episode comes twice before all came
+        once. Shards stay on the device that they were asked for.
 
         :raises ConfigError: the window is longer than the episodes.
         :raises EpisodesError: a shard cannot be made, read or written.

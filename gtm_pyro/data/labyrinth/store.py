@@ -93,6 +93,8 @@ class ShardStore:
                     every = self.places(split)
                     following = [p for p in every[number + 1 :] + every[:number] if not self._is_here(p)]
                     arrays = self._make(place, following)
+                elif self._workers is not None:
+                    self._workers.forget(self._job(place))
                 tensors = [torch.from_numpy(arrays[name]).to(device) for name in Shard._fields]
             self._loaded[place, device] = Shard(*tensors)
         return self._loaded[place, device]

@@ -71,6 +71,7 @@ class Workers:
         state = self._state
         with state.changed:
             state.awaited.add(job)
+            state.unwanted.discard(job)
             if not state.knows(job):
                 with suppress(ValueError):
                     state.waiting.remove(job)
@@ -86,6 +87,12 @@ class Workers:
             raise result
         return result
 
+    def forget(self, job: Job) -> None:
+        """Let go of a result that nobody will ask for."""
+        with self._state.changed:
+            if self._state.results.pop(job, None) is None and job in self._state.running:
+                self._state.unwanted.add(job)
+
 
 class _State:
     """What the threads share, under the lock of ``changed``."""
@@ -96,6 +103,7 @@ class _State:
         self.urgent: deque[Job] = deque()
         self.waiting: deque[Job] = deque()
         self.awaited: set[Job] = set()
+        self.unwanted: set[Job] = set()
         self.running: set[Job] = set()
         self.failures: dict[Job, int] = {}
         self.results: dict[Job, Any] = {}
@@ -120,7 +128,9 @@ class _State:
         with self.changed:
             self.running.discard(job)
             self.failures.pop(job, None)
-            self.results[job] = result
+            if job not in self.unwanted:
+                self.results[job] = result
+            self.unwanted.discard(job)
             self.changed.notify_all()
 
     def fail(self, job: Job, reason: str) -> None:
