@@ -1,4 +1,4 @@
-"""QueryPrior: symmetries, copies, masks, gradients, errors, and an agent in a plane."""
+"""QueryPrior and PerspectivePrior: symmetries, copies, masks, gradients, errors, and an agent in a plane."""
 
 import math
 from dataclasses import replace
@@ -19,21 +19,28 @@ from gtm_pyro.keys import HeadingKeys
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.memory.spatial import Retrieved
 from gtm_pyro.models import GTMSM
-from gtm_pyro.priors import Aggregation, QueryPrior
+from gtm_pyro.priors import PerspectivePrior, QueryPrior
 from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import Translation
 
 LATENT, ENTRIES, QUERIES, WIDTH = 4, 9, 6, 5
-BOTH: list[Aggregation] = ["attention", "mean"]
+PLAIN = ["attention", "mean"]
+KINDS = [*PLAIN, "perspective"]
+WITH_STATES = [(kind, 3) for kind in KINDS] + [(kind, 2) for kind in PLAIN]
 
 
-def prior_of(aggregation: Aggregation = "attention", state_dim: int = 3, **fields: float) -> QueryPrior:
+def prior_of(kind: str = "attention", state_dim: int = 3, **fields: float) -> QueryPrior:
     """All networks away from their starting values."""
     torch.manual_seed(0)
-    prior = QueryPrior(LATENT, state_dim, 16, aggregation, **fields).double()
+    prior: QueryPrior
+    if kind == "perspective":
+        prior = PerspectivePrior(LATENT, 16, grid_size=3, channels=2, num_warped=WIDTH, **fields).double()  # type: ignore[arg-type]
+    else:
+        prior = QueryPrior(LATENT, state_dim, 16, kind, **fields).double()  # type: ignore[arg-type]
     with torch.no_grad():
-        prior.parameters_network[-1].weight.normal_(0, 0.3)  # type: ignore[operator]
-        prior.parameters_network[-1].bias.normal_(0, 0.3)  # type: ignore[operator]
+        for last in [prior.parameters_network[-1], *([prior.correction[-1]] if kind == "perspective" else [])]:
+            last.weight.normal_(0, 0.3)  # type: ignore[operator, union-attr]
+            last.bias.normal_(0, 0.3)  # type: ignore[operator, union-attr]
     return prior
 
 
@@ -62,10 +69,9 @@ def assert_same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Non
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("state_dim", [2, 3])
-@pytest.mark.parametrize("aggregation", BOTH)
-def test_the_order_of_the_entries_does_not_matter(aggregation: Aggregation, state_dim: int) -> None:
-    prior, (where, z, s) = prior_of(aggregation, state_dim), world(2, state_dim=state_dim)
+@pytest.mark.parametrize(("kind", "state_dim"), WITH_STATES)
+def test_the_order_of_the_entries_does_not_matter(kind: str, state_dim: int) -> None:
+    prior, (where, z, s) = prior_of(kind, state_dim), world(2, state_dim=state_dim)
     found, order = read(where, z, s), torch.randperm(WIDTH)
     assert found.index is not None
     mixed = replace(
@@ -81,10 +87,10 @@ def test_the_order_of_the_entries_does_not_matter(aggregation: Aggregation, stat
     torch.testing.assert_close(prior(found, s).log_prob(loc), density)
 
 
-@pytest.mark.parametrize("aggregation", BOTH)
-def test_only_relative_poses_matter(aggregation: Aggregation) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_relative_poses_matter(kind: str) -> None:
     """The same room, turned, moved, and with headings counted from another turn."""
-    prior, (where, z, s) = prior_of(aggregation), world(2)
+    prior, (where, z, s) = prior_of(kind), world(2)
     angle = 0.8
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
 
@@ -103,18 +109,19 @@ def test_relative_poses_by_hand() -> None:
     """An entry that looks north, a query one step north of it that looks west."""
     north = math.pi / 2
     entry, query = torch.tensor([[5.0, 5.0, north]]), torch.tensor([[5.0, 6.0, 2 * north]])
-    pose, apart = prior_of()._relative(entry, query)
+    pose, turn, apart = prior_of()._relative(entry, query)
     # straight ahead of the entry, the query has come from its own left
     ahead, side = [1.0, 0.0], [0.0, -1.0]
     turns = [math.cos(i * north) for i in range(1, 7)] + [math.sin(i * north) for i in range(1, 7)]
     torch.testing.assert_close(pose, torch.tensor([[*ahead, *side, *turns]]), atol=1e-5, rtol=0)
+    assert float(turn) == pytest.approx(north)
     assert float(apart) == pytest.approx(math.tanh(math.sqrt(1 + 2)))
 
 
-@pytest.mark.parametrize("aggregation", BOTH)
-def test_a_memorised_view_is_copied(aggregation: Aggregation) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memorised_view_is_copied(kind: str) -> None:
     """One entry at the pose of the query, or all of them; a little way off there is more than a copy."""
-    prior, (where, z, _) = prior_of(aggregation), world(2)
+    prior, (where, z, _) = prior_of(kind), world(2)
     s = where[:, :QUERIES]
     loc, _ = parameters(prior, read(where, z, s, k=1), s)
     torch.testing.assert_close(loc, z[:, :QUERIES], rtol=0, atol=1e-4)
@@ -133,11 +140,10 @@ def test_attention_prefers_the_view_itself_to_views_from_elsewhere() -> None:
     torch.testing.assert_close(loc, z[:, :QUERIES], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("state_dim", [2, 3])
-@pytest.mark.parametrize("aggregation", BOTH)
-def test_what_may_not_be_read_says_nothing(aggregation: Aggregation, state_dim: int) -> None:
+@pytest.mark.parametrize(("kind", "state_dim"), WITH_STATES)
+def test_what_may_not_be_read_says_nothing(kind: str, state_dim: int) -> None:
     """Query 0 may read nothing, query 1 one entry, query 2 two, and so on; others stand where the query does."""
-    prior, (where, z, s) = prior_of(aggregation, state_dim), world(2, state_dim=state_dim)
+    prior, (where, z, s) = prior_of(kind, state_dim), world(2, state_dim=state_dim)
     earlier = torch.ones(QUERIES, ENTRIES, dtype=torch.bool).tril(-1)
     where[:, :QUERIES] = s
     leaves = [tensor.clone().requires_grad_() for tensor in (where, z, s)]
@@ -157,9 +163,9 @@ def test_what_may_not_be_read_says_nothing(aggregation: Aggregation, state_dim: 
         assert (gradient[:, 3:] == 0).all() and (gradient[:, :3] != 0).any()
 
 
-@pytest.mark.parametrize("aggregation", BOTH)
-def test_gradients_reach_states_latents_and_the_map_of_the_keys(aggregation: Aggregation) -> None:
-    prior, (where, z, s), keys = prior_of(aggregation), world(), HeadingKeys(0.5).double()
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_states_latents_and_the_map_of_the_keys(kind: str) -> None:
+    prior, (where, z, s), keys = prior_of(kind), world(), HeadingKeys(0.5).double()
 
     def of(where: Tensor, z: Tensor, s: Tensor, matrix: Tensor) -> Tensor:
         def place(poses: Tensor) -> Tensor:
@@ -173,7 +179,7 @@ def test_gradients_reach_states_latents_and_the_map_of_the_keys(aggregation: Agg
     arguments = (where.requires_grad_(), z.requires_grad_(), s.requires_grad_(), keys.matrix)
     assert torch.autograd.gradcheck(of, arguments)
     (gradient,) = torch.autograd.grad(of(*arguments).square().sum(), keys.matrix, materialize_grads=True)
-    assert (gradient.abs().max() > 1e-3) == (aggregation == "attention")
+    assert (gradient.abs().max() > 1e-3) == (kind != "mean")
 
 
 def test_particles_are_read_one_by_one() -> None:
@@ -203,14 +209,14 @@ def test_wrong_arguments() -> None:
 
 
 @pytest.mark.parametrize("reading", [Reading(), Reading("others", 3), Reading("earlier", 3)], ids=lambda r: r.scored)
-@pytest.mark.parametrize("aggregation", BOTH)
-def test_image_navigation_has_states_in_a_plane(aggregation: Aggregation, reading: Reading) -> None:
+@pytest.mark.parametrize("kind", PLAIN)
+def test_image_navigation_has_states_in_a_plane(kind: str, reading: Reading) -> None:
     """Model, guide, bound with one and with vectorised particles, and measures."""
     torch.manual_seed(0)
     model = GTMSM(
         Translation(5, scale=0.05),
         SpatialMemory(4),
-        QueryPrior(LATENT, 2, 16, aggregation),
+        QueryPrior(LATENT, 2, 16, kind),  # type: ignore[arg-type]
         FrameEncoder(LATENT, channels=(6, 6)),
         FrameDecoder(LATENT, channels=(6, 6)),
         reading,

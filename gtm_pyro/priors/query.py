@@ -1,8 +1,8 @@
-"""p(z | s, m), eq. (1) of Fraccaro et al. 2018: the prior over a frame's latent, given state and memory."""
+"""What several views say about another view."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,103 +13,32 @@ from gtm_pyro.memory.spatial import Retrieved
 from gtm_pyro.mixtures import NormalMixture
 from gtm_pyro.precision import network
 
-__all__ = ["BackgroundPrior", "MixturePrior", "NormalMixture", "QueryPrior"]
-
 Aggregation = Literal["attention", "mean"]
 _HARMONICS = 6
 # a prior that is sure of a view that it has never seen costs thousands of nats, and training blows up
 _MIN_SCALE = 0.03
 
 
-class MixturePrior(nn.Module):
-    """The mixture of what the K nearest memory entries say, appendix A.1 of Fraccaro et al. 2018.
+class Guess(NamedTuple):
+    """What the entries say of each query, before it is checked that any could be read.
 
-    p(z | s, m) = sum_k w_k N(z; loc_k, diag(scale_k^2)), w_k proportional to 1 / (d_k^2 + delta).
-
-    :param delta: in squared units of the state; how near an entry must be to outweigh all others.
-    :raises ConfigError: a delta that is not positive.
-    :cvar reads_states: whether ``forward`` needs the states of queries and entries.
+    :param loc: ``(*batch, Q, latent_dim)``.
+    :param scale: likewise.
+    :param pose: the query's pose as seen from each entry, ``(*batch, Q, K, pose_dim)``; the place ahead and to the left
+        comes first.
+    :param turn: from an entry's heading to the query's, in radians, ``(*batch, Q, K, 1)``; zeros without headings.
+    :param apart: 0 where an entry has the query's pose, and up to 1 for the nearest entry, ``(*batch, Q, 1)``.
+    :param distance: weighed squared distances in memory, ``(*batch, Q, K, 1)``.
+    :param allowed: entries that could be read, ``(*batch, Q, K, 1)``.
     """
 
-    reads_states = False
-
-    def __init__(self, delta: float = 1e-4) -> None:
-        super().__init__()
-        if not delta > 0:
-            raise ConfigError(f"delta: expected a positive number, got {delta!r}")
-        self.delta = delta
-
-    def extra_repr(self) -> str:
-        return f"delta={self.delta}"
-
-    def forward(self, read: Retrieved, s: Tensor | None = None) -> NormalMixture:
-        """The prior of every query's z: batch (*batch, Q), event (latent_dim,).
-
-        :param read: its values hold "loc" and "scale", (*batch, Q, K, latent_dim) or (*batch, 1, N,
-            latent_dim).
-        :param s: the queries' states; not needed.
-
-        Where a read was masked there is a background, N(0, I): its weight is 1 for a query that could read no
-        entry and 0 for the others.
-        """
-        logits = self.entry_logits(read)
-        if not read.masked:
-            return NormalMixture(logits, read.values["loc"], read.values["scale"])
-        nothing = read.squared_distance.detach().amin(-1, keepdim=True) == torch.inf
-        alone = torch.zeros_like(nothing, dtype=logits.dtype).masked_fill(~nothing, -torch.inf)
-        return _with_background(read, logits, alone, logits.new_zeros(()), logits.new_ones(()))
-
-    def entry_logits(self, read: Retrieved) -> Tensor:
-        """Log weights of the entries, (*batch, Q, K), unnormalised; -inf where an entry was not allowed."""
-        return -(read.squared_distance + self.delta).log()
-
-
-class BackgroundPrior(MixturePrior):
-    """What the K nearest memory entries say, and a background that says "I have not been here".
-
-    p(z | s, m) = w_0 N(z; loc_0, diag(scale_0^2)) + sum_k w_k N(z; loc_k, diag(scale_k^2)), w_k proportional to
-    1 / (d_k^2 + delta), w_0 to 1 / distance^2: one entry at that distance weighs as much as the background. Its
-    parameters ``background_loc`` and ``background_log_scale``, (latent_dim,), start at N(0, I).
-
-    :param latent_dim: length of z.
-    :param distance: in units of the state. Half a move makes places a move away from all entries new ones.
-    :param delta: in squared units of the state; how near an entry must be to outweigh all others.
-    :raises ConfigError: a number that is not positive.
-    """
-
-    def __init__(self, latent_dim: int = 64, distance: float = 0.3, delta: float = 1e-4) -> None:
-        super().__init__(delta)
-        check_positive(latent_dim=latent_dim, distance=distance)
-        self.latent_dim, self.distance = latent_dim, distance
-        self.background_loc = nn.Parameter(torch.zeros(latent_dim))
-        self.background_log_scale = nn.Parameter(torch.zeros(latent_dim))
-
-    def extra_repr(self) -> str:
-        return f"latent_dim={self.latent_dim}, distance={self.distance}, {super().extra_repr()}"
-
-    def forward(self, read: Retrieved, s: Tensor | None = None) -> NormalMixture:
-        """As of :class:`MixturePrior`; the last component is the background, alone where nothing could be read.
-
-        :raises ConfigError: the memory holds latents of another length.
-        """
-        found = read.values["loc"].shape[-1]
-        if found != self.latent_dim:
-            raise ConfigError(
-                f"prior.latent_dim: expected {found}, as the memory's values have it, got {self.latent_dim}"
-            )
-        logits = self.entry_logits(read)
-        # new_tensor would make the host wait for the device
-        own = logits.new_full((), self.distance).log().mul(-2).expand_as(logits[..., :1])
-        return _with_background(read, logits, own, self.background_loc, self.background_log_scale.exp())
-
-
-def _with_background(read: Retrieved, logits: Tensor, own: Tensor, loc: Tensor, scale: Tensor) -> NormalMixture:
-    """The entries, then a background of log weight ``own`` (*batch, Q, 1); ``loc`` and ``scale`` broadcast."""
-    loc, scale = (
-        torch.cat([entries, one.to(entries).expand(*entries.shape[:-2], 1, entries.shape[-1])], -2)
-        for entries, one in ((read.values["loc"], loc), (read.values["scale"], scale))
-    )
-    return NormalMixture(torch.cat([logits, own], -1), loc, scale, background=True)
+    loc: Tensor
+    scale: Tensor
+    pose: Tensor
+    turn: Tensor
+    apart: Tensor
+    distance: Tensor
+    allowed: Tensor
 
 
 class QueryPrior(nn.Module):
@@ -179,15 +108,24 @@ class QueryPrior(nn.Module):
         :raises MemoryReadError: every entry was read: that has no nearest one first.
         :raises ConfigError: the memory holds latents or states of another length.
         """
+        guess = self._guess(read, s)
+        loc, scale = guess.loc, guess.scale
+        if read.masked:
+            nothing = ~guess.allowed.any(-2)
+            loc, scale = loc.masked_fill(nothing, 0.0), scale.masked_fill(nothing, 1.0)
+        one = loc.new_zeros(()).expand(*loc.shape[:-1], 1)
+        return NormalMixture(one, loc.unsqueeze(-2), scale.unsqueeze(-2))
+
+    def _guess(self, read: Retrieved, s: Tensor) -> Guess:
         if read.index is None:
             raise MemoryReadError('num_neighbors: expected a whole number for a QueryPrior, got "all"')
         z, where = read.values["loc"], read.values["state"]
         for name, mine, found in (("latent_dim", self.latent_dim, z), ("state_dim", self.state_dim, where)):
             if found.shape[-1] != mine:
                 raise ConfigError(f"prior.{name}: expected {found.shape[-1]}, as the memory has it, got {mine}")
-        pose, apart = self._relative(where, s.unsqueeze(-2))
+        pose, turn, apart = self._relative(where, s.unsqueeze(-2))
         allowed = (read.squared_distance.detach() < torch.inf).unsqueeze(-1)
-        distance = torch.where(allowed, read.squared_distance.unsqueeze(-1), 0.0)
+        distance = self.log_sharpness.exp() * torch.where(allowed, read.squared_distance.unsqueeze(-1), 0.0)
         if self.gated:
             g1, b1, g2, b2 = self.gates(pose).chunk(4, -1)
             r = self.representation
@@ -199,25 +137,22 @@ class QueryPrior(nn.Module):
         view = z + apart * out[..., : self.latent_dim]
         logits = torch.zeros_like(view)
         if self.aggregation == "attention":
-            logits = out[..., self.latent_dim :] - self.log_sharpness.exp() * distance
+            logits = out[..., self.latent_dim :] - distance
         weight = logits.masked_fill(~allowed, -1e9).softmax(-2)
         mean = (weight * view).sum(-2)
         spread = (weight * (view - mean.unsqueeze(-2)).square()).sum(-2)
         hidden = network(self.parameters_network[:-1], torch.cat([mean, (spread + 1e-6).log()], -1))
         shift, raw = self.parameters_network[-1](hidden).chunk(2, -1)
-        loc = mean + apart.masked_fill(~allowed, 1.0).amin(-2) * shift
+        nearest = apart.masked_fill(~allowed, 1.0).amin(-2)
         scale = F.softplus(raw) + _MIN_SCALE
-        if read.masked:
-            nothing = ~allowed.any(-2)
-            loc, scale = loc.masked_fill(nothing, 0.0), scale.masked_fill(nothing, 1.0)
-        one = loc.new_zeros(()).expand(*loc.shape[:-1], 1)
-        return NormalMixture(one, loc.unsqueeze(-2), scale.unsqueeze(-2))
+        return Guess(mean + nearest * shift, scale, pose, turn, nearest, distance, allowed)
 
-    def _relative(self, entry: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """The query's pose as seen from each entry, (..., K, pose_dim), and how far apart they are, (..., K, 1)."""
+    def _relative(self, entry: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The query's pose as seen from each entry, the turn to it, and how far apart they are, (..., K, 1)."""
         if self.state_dim != 3:
             move = query - entry
-            return move, move.square().sum(-1, keepdim=True).add(1e-12).sqrt().tanh()
+            apart = move.square().sum(-1, keepdim=True).add(1e-12).sqrt().tanh()
+            return move, torch.zeros_like(apart), apart
         heading, turn = entry[..., 2:], query[..., 2:] - entry[..., 2:]
         dx, dy = (query[..., :2] - entry[..., :2]).split(1, -1)
 
@@ -228,4 +163,4 @@ class QueryPrior(nn.Module):
         angles = turn * torch.arange(1, _HARMONICS + 1, dtype=turn.dtype, device=turn.device)
         pose = torch.cat([*seen(heading), *seen(heading + turn), angles.cos(), angles.sin()], -1)
         square = dx.square() + dy.square() + 2 - 2 * turn.cos()
-        return pose, square.clamp_min(0).add(1e-12).sqrt().tanh()
+        return pose, turn, square.clamp_min(0).add(1e-12).sqrt().tanh()

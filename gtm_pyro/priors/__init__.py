@@ -1,0 +1,8 @@
+"""p(z | s, m), eq. (1) of Fraccaro et al. 2018: the prior over a frame's latent, given state and memory."""
+
+from gtm_pyro.mixtures import NormalMixture
+from gtm_pyro.priors.mixture import BackgroundPrior, MixturePrior
+from gtm_pyro.priors.perspective import PerspectivePrior
+from gtm_pyro.priors.query import QueryPrior
+
+__all__ = ["BackgroundPrior", "MixturePrior", "NormalMixture", "PerspectivePrior", "QueryPrior"]
