@@ -149,7 +149,8 @@ class GTMSM(PyroModule):
             with reading.plate(episodes) as steps:
                 now = reading.chosen(episodes, steps)
                 if reading.scored == "alone":
-                    prior = dist.Normal(s.new_zeros(self.encoder.latent_dim), 1.0).to_event(1)
+                    zeros = s.new_zeros(self.encoder.latent_dim)
+                    prior = dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
                 else:
                     memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
                     allowed = reading.allowed(episodes, now)
