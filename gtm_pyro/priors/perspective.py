@@ -57,20 +57,21 @@ class PerspectivePrior(QueryPrior):
             raise ConfigError(f"field_of_view: expected between 0 and 180 degrees, got {field_of_view!r}")
         self.grid_size, self.channels, self.num_warped = grid_size, channels, num_warped
         cells = grid_size**2
-        pose_dim = self.representation[0].in_features - latent_dim
         self.canvas = nn.Linear(latent_dim, channels * cells)
-        self.inverse_depth = nn.Sequential(nn.Linear(latent_dim, 128), nn.LeakyReLU(0.2), nn.Linear(128, cells))
-        self.confidence = nn.Sequential(nn.Linear(latent_dim + pose_dim, 64), nn.LeakyReLU(0.2), nn.Linear(64, cells))
-        self.correction = nn.Sequential(
-            nn.Linear((channels + 1) * cells + 2 * latent_dim, 512), nn.LeakyReLU(0.2), nn.Linear(512, 2 * latent_dim)
+        first, depth = nn.Linear(latent_dim, 128), nn.Linear(128, cells)
+        self.inverse_depth = nn.Sequential(first, nn.LeakyReLU(0.2), depth)
+        self.confidence = nn.Sequential(
+            nn.Linear(latent_dim + self.pose_dim, 64), nn.LeakyReLU(0.2), nn.Linear(64, cells)
         )
+        first, correction = nn.Linear((channels + 1) * cells + 2 * latent_dim, 512), nn.Linear(512, 2 * latent_dim)
+        self.correction = nn.Sequential(first, nn.LeakyReLU(0.2), correction)
         with torch.no_grad():
             # about two units of depth everywhere, and no correction
-            self.inverse_depth[-1].weight.mul_(0.3)
-            self.inverse_depth[-1].bias.fill_(-0.4)
-            self.correction[-1].weight.zero_()
-            self.correction[-1].bias.zero_()
-            self.correction[-1].bias[latent_dim:] = -1.5
+            depth.weight.mul_(0.3)
+            depth.bias.fill_(-0.4)
+            correction.weight.zero_()
+            correction.bias.zero_()
+            correction.bias[latent_dim:] = -1.5
         self.tan_half_width = nn.Parameter(torch.tensor(math.tan(math.radians(field_of_view / 2))))
         centres = (torch.arange(grid_size) + 0.5) / grid_size * 2 - 1
         self.register_buffer("grid", torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1), persistent=False)
@@ -97,7 +98,8 @@ class PerspectivePrior(QueryPrior):
             canvas, place.clamp(-2, 2).reshape(-1, size, size, 2), padding_mode="border", align_corners=False
         ).view(*z.shape[:-1], self.channels, size, size)
         seen = (logits.softmax(-3).unsqueeze(-3) * found).sum(-4).flatten(-3)
-        sure = logits.logsumexp(-3).clamp_min(-1e3).flatten(-2)
+        # far outside all images it would be a large number, which upsets training
+        sure = (logits.logsumexp(-3) / 5).tanh().flatten(-2)
         told = torch.cat([seen, sure, guess.loc, guess.scale.log()], -1)
         shift, raw = self.correction[-1](network(self.correction[:-1], told)).chunk(2, -1)
         return guess._replace(loc=guess.loc + guess.apart * shift, scale=F.softplus(raw) + _MIN_SCALE)

@@ -68,20 +68,16 @@ class QueryPrior(nn.Module):
         hidden: int = 256,
         aggregation: Aggregation = "attention",
         sharpness: float = 20.0,
-        gated: bool = False,
     ) -> None:
         super().__init__()
         check_positive(latent_dim=latent_dim, state_dim=state_dim, hidden=hidden, sharpness=sharpness)
         if aggregation not in get_args(Aggregation):
             raise ConfigError(f"aggregation: expected {' or '.join(get_args(Aggregation))}, got {aggregation!r}")
         self.latent_dim, self.state_dim, self.aggregation = latent_dim, state_dim, aggregation
-        pose_dim = 4 + 2 * _HARMONICS if state_dim == 3 else state_dim
+        self.pose_dim = 4 + 2 * _HARMONICS if state_dim == 3 else state_dim
         outputs = 2 * latent_dim if aggregation == "attention" else latent_dim
-        self.gated = gated
-        if gated:
-            self.gates = nn.Sequential(nn.Linear(pose_dim, 64), nn.LeakyReLU(0.2), nn.Linear(64, 4 * hidden))
         self.representation = nn.Sequential(
-            nn.Linear(latent_dim + (0 if gated else pose_dim), hidden),
+            nn.Linear(latent_dim + self.pose_dim, hidden),
             nn.LeakyReLU(0.2),
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(0.2),
@@ -126,13 +122,7 @@ class QueryPrior(nn.Module):
         pose, turn, apart = self._relative(where, s.unsqueeze(-2))
         allowed = (read.squared_distance.detach() < torch.inf).unsqueeze(-1)
         distance = self.log_sharpness.exp() * torch.where(allowed, read.squared_distance.unsqueeze(-1), 0.0)
-        if self.gated:
-            g1, b1, g2, b2 = self.gates(pose).chunk(4, -1)
-            r = self.representation
-            hidden = F.leaky_relu(r[0](z) * (1 + g1) + b1, 0.2)
-            hidden = F.leaky_relu(r[2](hidden) * (1 + g2) + b2, 0.2)
-        else:
-            hidden = network(self.representation[:-1], torch.cat([z, pose], -1))
+        hidden = network(self.representation[:-1], torch.cat([z, pose], -1))
         out: Tensor = self.representation[-1](hidden)
         view = z + apart * out[..., : self.latent_dim]
         logits = torch.zeros_like(view)
