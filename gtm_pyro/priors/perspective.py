@@ -33,7 +33,8 @@ class PerspectivePrior(QueryPrior):
     :param sharpness: initial weight of squared distances in the logits.
     :param grid_size: cells a side.
     :param channels: features of a cell.
-    :param num_warped: entries that are looked at so, nearest first.
+    :param num_warped: entries that are looked at so in training mode, nearest first, for the sake of time; in evaluation
+        all are.
     :param field_of_view: horizontal and as it is at first, in degrees; its tangent ``tan_half_width`` is learnt.
     :raises ConfigError: a number out of its range, or an unknown aggregation.
     """
@@ -81,7 +82,7 @@ class PerspectivePrior(QueryPrior):
 
     def _guess(self, read: Retrieved, s: Tensor) -> Guess:
         guess = super()._guess(read, s)
-        size, first = self.grid_size, slice(0, self.num_warped)
+        size, first = self.grid_size, slice(0, self.num_warped if self.training else None)
         z, pose, turn = (x[..., first, :] for x in (read.values["loc"], guess.pose, guess.turn))
         depth = self.inverse_depth[-1](network(self.inverse_depth[:-1], guess.loc))
         rho = F.softplus(depth).unflatten(-1, (1, size, size))
