@@ -118,7 +118,10 @@ def test_a_stopped_command_leaves_whole_shards_and_goes_on(signum: signal.Signal
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     environment = os.environ | {"TMPDIR": str(scratch)}
+    # a job in the background of a script has SIGINT ignored, and so have its children
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(script, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not (tmp_path / "a" / "train-00001.npz").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
