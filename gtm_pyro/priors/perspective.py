@@ -33,8 +33,7 @@ class PerspectivePrior(QueryPrior):
     :param sharpness: initial weight of squared distances in the logits.
     :param grid_size: cells a side.
     :param channels: features of a cell.
-    :param num_warped: entries that are looked at so in training mode, nearest first, for the sake of time; in evaluation
-        all are.
+    :param num_warped: entries that are looked at so in training mode, nearest first, to save time; in evaluation all.
     :param field_of_view: horizontal and as it is at first, in degrees; its tangent ``tan_half_width`` is learnt.
     :raises ConfigError: a number out of its range, or an unknown aggregation.
     """
