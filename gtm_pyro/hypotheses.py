@@ -7,7 +7,7 @@ every continuation of every particle and keeps the heaviest (Fearnhead & Cliffor
 variance of its position, so that it is a Kalman filter where there is a single continuation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -121,48 +121,110 @@ class HypothesisSearch:
         :param anywhere: the first frame may have been taken at any of its landmarks too.
         :raises ConfigError: slips of an agent with a heading.
         """
-        radius = turning_radius(transition, actions)
-        if radius and transition.slips:
+        if transition.heading and transition.slips:
             raise ConfigError(f"slip: expected 0 for a transition with a heading, got {float(transition.slip):g}")
+        radius = turning_radius(transition, actions) if transition.heading else None
+        move = typical_move(transition, actions, radius)
+        replaced = _one_hot(actions) & (float(transition.slip) > 0) & (actions.shape[-1] > 1)
+        kinds = [which for which in (replaced, ~replaced) if bool(which.any())]
+        found = []
+        for which in kinds:
+            whole = bool(which.all())
+            rows = slice(None) if whole else which.nonzero().squeeze(-1)
+            part = landmarks if whole else landmarks.of(rows)
+            turn = None if radius is None else radius[rows]
+            found.append(
+                self._search(
+                    transition, actions[rows], part, start[rows], start_variance[rows], bool(replaced[rows][0]),
+                    move[rows], anywhere, turn,
+                )
+            )  # fmt: skip
+        return found[0] if len(found) == 1 else _together(found, kinds)
+
+    def _search(
+        self,
+        transition: Transition,
+        actions: Tensor,
+        landmarks: Landmarks,
+        start: Tensor,
+        start_variance: Tensor,
+        replaced: bool,
+        move: Tensor,
+        anywhere: bool,
+        radius: Tensor | None,
+    ) -> Hypotheses:
         from gtm_pyro.hypothesis_search import Search  # numba takes a while to import
 
-        move = typical_move(transition, actions, radius)
-        search = Search(self, transition, actions, landmarks, move, anywhere, radius)
+        search = Search(self, transition, actions, landmarks, replaced, move, anywhere, radius)
         search.begin(start, start_variance)
         search.run()
         return search.result()
 
 
-def turning_radius(transition: Transition, actions: Tensor) -> float:
-    """How far a turn of one radian moves things, in state units: the unit of headings in distances between states.
+def _one_hot(actions: Tensor) -> Tensor:
+    """Whether all actions of an episode but the first, which is not used, are one-hot: ``(batch,)``."""
+    used = actions[:, 1:]
+    return ((used == 0) | (used == 1)).all(-1).all(-1) & (used.sum(-1) == 1).all(-1)
 
-    It is how far, as a root mean square, a path by actions alone is from its middle: so much is the position at one end
-    changed by a wrong heading at the other. 1 where paths have no extent; 0 for a transition without a heading.
 
+def _together(parts: list[Hypotheses], which: list[Tensor]) -> Hypotheses:
+    """What was found of the episodes ``which`` ``(batch,)``, in their order."""
+    order = torch.cat([rows.nonzero().squeeze(-1) for rows in which]).argsort()
+
+    def join(fields: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(fields))[order]
+
+    def join_steps(fields: Sequence[Steps]) -> Steps:
+        return Steps(*(join(field) for field in zip(*fields, strict=True)))
+
+    def past(last: Tensor) -> Steps:
+        return join_steps([part.past(last[rows]) for part, rows in zip(parts, which, strict=True)])
+
+    fields = parts[0]._asdict()
+    joined = {name: join([getattr(part, name) for part in parts]) for name in fields if name not in ("online", "past")}
+    return Hypotheses(online=join_steps([part.online for part in parts]), past=past, **joined)
+
+
+def turning_radius(transition: Transition, actions: Tensor) -> Tensor:
+    """How far a turn of one radian moves things, in state units, ``(batch,)``: the unit of headings in distances.
+
+    It is how far, as a root mean square over the steps that move, the episode's path by actions alone is from its
+    middle: so much is the position at one end changed by a wrong heading at the other. 1 for a path without extent.
+
+    :param transition: one with a heading.
     :param actions: ``(batch, T, action_dim)``.
     """
-    if not transition.heading:
-        return 0.0
     start = actions.new_zeros(len(actions), transition.state_dim)
     still = start.unsqueeze(1).expand(-1, actions.shape[1], -1)
     path = transition.rollout(start, actions, still).detach()
-    away = (path - path.mean(1, keepdim=True))[..., :2].square().sum(-1)
-    radius = float(away.mean().sqrt())
-    turn = float(path[..., 2].diff(dim=1).abs().mean()) if actions.shape[1] > 1 else 0.0
-    return radius if radius > turn else 1.0
+    step = path.diff(dim=1).abs()
+    # an agent that stands still learns nothing new about how far it gets
+    moved = step.sum(-1, keepdim=True) > 1e-3 * step.sum(-1, keepdim=True).amax(1, keepdim=True) if len(step[0]) else None
+    if moved is None:
+        return actions.new_ones(len(actions))
+    counted = torch.cat([torch.ones_like(moved[:, :1]), moved], 1).to(path)
+    place = path[..., :2]
+    middle = (counted * place).sum(1, keepdim=True) / counted.sum(1, keepdim=True)
+    away = (counted * (place - middle).square().sum(-1, keepdim=True)).sum(1) / counted.sum(1)
+    radius = away.squeeze(-1).sqrt()
+    turn = (counted[:, 1:, 0] * step[..., 2]).sum(1) / counted[:, 1:, 0].sum(1).clamp_min(1)
+    return torch.where(radius > turn, radius, 1.0)
 
 
-def typical_move(transition: Transition, actions: Tensor, radius: float = 0.0) -> float:
-    """Root mean square length of a move, in state units; 1 where nothing moves.
+def typical_move(transition: Transition, actions: Tensor, radius: Tensor | None = None) -> Tensor:
+    """Root mean square length of the moves of each episode, in state units, ``(batch,)``; 1 where nothing moves.
 
     :param actions: ``(batch, T, action_dim)``.
-    :param radius: the length of a turn of one radian; 0 where no coordinate is a heading.
+    :param radius: the length of a turn of one radian, ``(batch,)``; None where no coordinate is a heading.
     """
     origin = actions.new_zeros(transition.state_dim)
     free = getattr(transition, "moves", lambda a: transition.loc(origin, transition.controls(a)) - origin)
-    moves = free(actions)[:, 1:].detach() if radius else free(actions[:, 1:]).detach()
-    if radius:
-        moves = moves * moves.new_tensor([1.0, 1.0, radius])
+    moves = free(actions)[:, 1:].detach() if radius is not None else free(actions[:, 1:]).detach()
+    if radius is not None:
+        moves = moves * torch.stack([torch.ones_like(radius), torch.ones_like(radius), radius], -1).unsqueeze(1)
+    if not moves.shape[1]:
+        return actions.new_ones(len(actions))
     length = moves.norm(dim=-1)
-    moving = length > 0.1 * length.amax() if length.numel() else length > 0
-    return float(length[moving].square().mean().sqrt()) if bool(moving.any()) else 1.0
+    moving = length > 0.1 * length.amax(-1, keepdim=True)
+    square = (length.square() * moving).sum(-1) / moving.sum(-1).clamp_min(1)
+    return torch.where(moving.any(-1), square.sqrt(), 1.0)

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from gtm_pyro.memory import SpatialMemory
 
 # from so many entries on a graph search pays for its build; benchmarks/content_lookup.py
 _LARGE = 16_384
+# of look_noise
+_LEAST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Landmarks:
     :param scale: how far from a landmark a frame that looks like it is taken, in state units, ``(*batch, T, K)`` or a
         scalar; None leaves it to the guide.
     :param moves: the same in typical moves, ``(*batch, T, K)``, where ``scale`` is None.
+    :param again: whether a frame shows what the frame before it shows, ``(*batch, T)`` booleans: for an agent that
+        stayed it says nothing new. None where it is not known; of an episode's own steps, landmarks tell.
     :raises EpisodesError: neither or both of ``position`` and ``index``, or shapes that do not fit.
     """
 
@@ -39,6 +44,7 @@ class Landmarks:
     index: Tensor | None = None
     scale: Tensor | None = None
     moves: Tensor | None = None
+    again: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.position is None) == (self.index is None):
@@ -50,6 +56,13 @@ class Landmarks:
                 f"landmarks: expected positions or indices {tuple(shape)} and a background {tuple(shape[:-1])}, "
                 f"got {tuple(where)} and {tuple(self.log_background.shape)}"
             )
+
+    def of(self, rows: Tensor) -> "Landmarks":
+        """Those of some episodes, by their numbers ``(n,)``."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Landmarks(
+            **{n: v if not isinstance(v, Tensor) or v.dim() == 0 else v[rows.to(v.device)] for n, v in given.items()}
+        )
 
 
 class Sights(NamedTuple):
@@ -95,28 +108,26 @@ def look(statistics: Callable[[Tensor], dict[str, Tensor]], frames: Tensor) -> S
 def distinct_frames(frames: Tensor) -> Tensor:
     """Numbers ``(batch, T)`` that are equal, in an episode, where frames ``(batch, T, ...)`` are, in order of sight.
 
-    Frames are told apart by two random projections, and then compared. On an accelerator, which would have to wait for
-    it, every frame counts as another one.
+    Frames are told apart by a sum of their bits with random factors, and then compared. On an accelerator, which would
+    have to wait for it, every frame counts as another one.
     """
     batch, steps = frames.shape[:2]
     time = torch.arange(steps, device=frames.device).expand(batch, -1)
     if frames.device.type != "cpu" or frames.dtype != torch.float32:
         return time
     flat = frames.flatten(0, 1).flatten(1)
-    generator = torch.Generator(flat.device).manual_seed(0)
-    projected = (
-        (flat @ torch.randn(flat.shape[1], 2, generator=generator, device=flat.device, dtype=flat.dtype))
-        .view(torch.int64)
-        .view(batch, steps)
-    )
-    hashed = projected + torch.arange(batch, device=flat.device).unsqueeze(1)  # other numbers in other episodes
-    found = hashed.flatten().unique(return_inverse=True)[1]
-    index = torch.arange(len(found), device=flat.device)
-    first = torch.full_like(index, len(found)).scatter_reduce_(0, found, index, "amin")[found]
-    if not (torch.equal(first // steps, index // steps) and torch.equal(flat.index_select(0, first), flat)):
-        return time  # different frames, or episodes, of one hash
-    new = (first == index).view(batch, steps)
-    return new.cumsum(1).sub(1).flatten()[first].view(batch, steps)
+    factors = np.random.default_rng(0).integers(-(2**31), 2**31, flat.shape[1])
+    # whole numbers, whose sum no order of adding changes: what is found of an episode has nothing to do with its batch
+    hashed = torch.from_numpy(flat.contiguous().numpy().view(np.int32) @ factors).view(batch, steps)
+    number = []
+    for row, whole in zip(hashed, flat.view(batch, steps, -1), strict=True):
+        found = row.unique(return_inverse=True)[1]
+        first = torch.full_like(found, steps).scatter_reduce_(0, found, time[0], "amin")[found]
+        same = torch.equal(whole.index_select(0, first), whole)
+        number.append(first if same else time[0])  # different frames of one hash, or no numbers
+    first = torch.stack(number)
+    new = first == time
+    return new.cumsum(1).sub(1).gather(1, first)
 
 
 @torch.no_grad()
@@ -141,10 +152,13 @@ def resembling_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     near = _take(loc, nearest).unsqueeze(-2), _take(scale, nearest).unsqueeze(-2)
     own = loc.unsqueeze(-2), scale.unsqueeze(-2)
     deviation = _deviation(loc, scale, *near).squeeze(-1).gather(1, number).masked_fill(again, 0.0)
-    noise = look_noise(deviation[:, 1:])[..., None, None, None]
-    share = torch.zeros_like(loc[..., 0]).scatter_add_(1, number, torch.ones_like(number, dtype=loc.dtype))
-    moments = _moments(loc, scale, share / number.shape[1])
-    new, old = (_log_resemblance(loc, scale, *them, *moments, noise, alias).squeeze(-1) for them in (near, own))
+    noise = look_noise(deviation[:, 1:])
+    # an agent that stands still sees no more of the world
+    counted = (~same_as_before(*sights.each, noise)).to(loc.dtype)
+    share = torch.zeros_like(loc[..., 0]).scatter_add_(1, number, counted)
+    moments = _moments(loc, scale, share / counted.sum(1, keepdim=True))
+    width = noise[..., None, None, None]
+    new, old = (_log_resemblance(loc, scale, *them, *moments, width, alias).squeeze(-1) for them in (near, own))
     weight = torch.where(again, old.gather(1, number), new.gather(1, number))
     weight[:, 0] = -torch.inf
     return Landmarks(weight.unsqueeze(-1), torch.zeros_like(weight), index=index.unsqueeze(-1))
@@ -164,13 +178,30 @@ def resembling_entries(sights: Sights, memory: SpatialMemory, num_neighbors: int
     state = stored.pop("state", memory.keys)
     state = state.expand(*stored["loc"].shape[:-1], state.shape[-1])
     content = content_memory(stored["loc"]).write(stored["loc"], {**stored, "position": state})
-    found = content.read(loc, min(num_neighbors, memory.num_entries)).values
-    near = found["loc"], found["scale"]
+    # entries made while the agent stood still are one: they are no reason to leave others out
+    entry_noise = loc.new_full(stored["loc"].shape[:-2], _LEAST_NOISE)
+    fresh = ~same_as_before(stored["loc"], stored["scale"], entry_noise)
+    number = min(num_neighbors, int(fresh.sum(-1).amin()))
+    found = content.read(loc, number, None if bool(fresh.all()) else fresh.unsqueeze(-2).expand(*loc.shape[:-1], -1))
+    near = found.values["loc"], found.values["scale"]
     noise = look_noise(_deviation(loc, scale, *near).amin(-1))
-    weight = _log_resemblance(
-        loc, scale, *near, *_moments(stored["loc"], stored["scale"]), noise[..., None, None, None], alias
-    )
-    return Landmarks(weight, torch.zeros_like(loc[..., 0]), position=found["position"])
+    share = fresh.to(loc.dtype) / fresh.sum(-1, keepdim=True)
+    moments = _moments(stored["loc"], stored["scale"], share)
+    weight = _log_resemblance(loc, scale, *near, *moments, noise[..., None, None, None], alias)
+    again = same_as_before(loc, scale, noise)
+    return Landmarks(weight, torch.zeros_like(loc[..., 0]), position=found.values["position"], again=again)
+
+
+def same_as_before(loc: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+    """Whether a frame shows what the frame before it shows, as far as looks differ, ``(*batch, T)``; the first does not.
+
+    :param loc: means of encodings, ``(*batch, T, latent_dim)``, with their standard deviations ``scale``.
+    :param noise: of :func:`look_noise`, ``(*batch)``.
+    """
+    variance = scale[..., 1:, :].square() + scale[..., :-1, :].square()
+    deviation = (loc.diff(dim=-2).square() / variance).mean(-1)
+    first = torch.zeros_like(loc[..., :1, 0], dtype=torch.bool)
+    return torch.cat([first, deviation <= 2 * noise.unsqueeze(-1)], -1)
 
 
 def look_noise(deviation: Tensor) -> Tensor:
@@ -184,7 +215,7 @@ def look_noise(deviation: Tensor) -> Tensor:
     """
     if not deviation.shape[-1]:
         return deviation.new_ones(deviation.shape[:-1])
-    return (1.5 * deviation.quantile(0.2, -1)).clamp(1e-3, 1.0)
+    return (1.5 * deviation.quantile(0.2, -1)).clamp(_LEAST_NOISE, 1.0)
 
 
 def content_memory(encodings: Tensor) -> SpatialMemory:

@@ -87,7 +87,7 @@ def _tell_of_slips(model: Any, slip: float, episodes: Episodes) -> None:
     if not hasattr(transition, "slip_scale"):
         raise ConfigError(f"--slip: expected a model whose transition may slip, got {type(model).__name__}")
     with torch.no_grad():  # a slip is another move
-        transition.slip_scale.fill_(typical_move(transition, episodes.actions))
+        transition.slip_scale.fill_(typical_move(transition, episodes.actions).square().mean().sqrt())
     transition.slip.fill_(slip)
 
 

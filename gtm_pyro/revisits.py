@@ -18,6 +18,8 @@ _LIKE = 0.6
 # how far they were taken from one another, in moves, for each such share; in rooms of the ray-caster, with an encoder
 # that was not trained, frames of a share of 0.1 to 0.3 were 0.17 cells apart, those of 0.6 to 1 0.3, moves 0.16 long
 _MOVES = 2.0
+# consecutive views that differ by less than this share of what any do are one view
+_STILL = 1e-2
 # no look at a place is more exact than this, in moves
 _EXACT = 0.25
 
@@ -32,7 +34,10 @@ def revisited_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     """
     loc, _ = sights.each
     gap = _differences(loc, loc)
-    unlike = gap > gap.flatten(1).median(-1).values[:, None, None]
+    # an agent that stands still sees no other views
+    moved = _moved(loc)
+    pairs = torch.where(moved.unsqueeze(-1) & moved.unsqueeze(-2), gap, torch.nan)
+    unlike = gap > pairs.flatten(1).nanmedian(-1).values[:, None, None]
     time = torch.arange(loc.shape[1], device=loc.device)
     # of each step the last earlier one with an unlike view; -1 for none
     left = torch.where(unlike & (time < time.unsqueeze(-1)), time, -1).amax(-1)
@@ -58,7 +63,7 @@ def revisited_entries(sights: Sights, memory: SpatialMemory, num_neighbors: int 
     near = found.read(loc, min(num_neighbors, memory.num_entries)).values
     gap = (loc.unsqueeze(-2) - near["loc"]).square().sum(-1)
     weight, moves = _likeness(gap, loc, alias)
-    return Landmarks(weight, torch.zeros_like(loc[..., 0]), position=near["position"], moves=moves)
+    return Landmarks(weight, torch.zeros_like(loc[..., 0]), position=near["position"], moves=moves, again=~_moved(loc))
 
 
 def _likeness(gap: Tensor, loc: Tensor, alias: float) -> tuple[Tensor, Tensor]:
@@ -73,9 +78,20 @@ def _likeness(gap: Tensor, loc: Tensor, alias: float) -> tuple[Tensor, Tensor]:
 
 
 def _consecutive(loc: Tensor) -> Tensor:
-    """The median squared difference of consecutive encodings, ``(batch,)``."""
+    """The median squared difference of consecutive encodings that differ, ``(batch,)``; 0 where none do."""
     steps = loc.diff(dim=1).square().sum(-1)
-    return steps.median(-1).values if steps.shape[1] else steps.new_zeros(len(loc))
+    if not steps.shape[1]:
+        return steps.new_zeros(len(loc))
+    return torch.where(_moved(loc)[:, 1:], steps, torch.nan).nanmedian(-1).values.nan_to_num(0.0)
+
+
+def _moved(loc: Tensor) -> Tensor:
+    """Whether a view is another one than that of the step before, ``(batch, T)``; the first one is."""
+    steps = loc.diff(dim=1).square().sum(-1)
+    first = torch.ones_like(loc[:, :1, 0], dtype=torch.bool)
+    if not steps.shape[1]:
+        return first
+    return torch.cat([first, steps > _STILL * steps.amax(-1, keepdim=True)], 1)
 
 
 def _differences(a: Tensor, b: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
 Plain loops over episodes, hypotheses and their continuations, in float64. A continuation is an executed action or a
 jump to a place. Indices and sizes: time t, T; episode b, B; hypothesis n, N; continuation c, C; coordinate d, D;
-landmark k, K. A heading is a third coordinate that is the same after a ``period``; 0 where there is none.
+landmark k, K; spot i, I. A heading is a third coordinate that is the same after a ``period``; 0 where there is none.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,165 +25,284 @@ from gtm_pyro.selection import (
     replace_smallest,
 )
 
-# positions at which one content may stand, in one hypothesis
-ALIASES = 3
+# jumps that lead to one content of one's own map
+JUMPS = 3
 # variance of a jump, in units of a slip's: it forgets where it began
 JUMP = 100.0
+# in place of a landmark: the agent is where it was, or at a place that is in no map
+STAYED, NOWHERE = -2, -1
 # what is recorded of each hypothesis, then its state and its target, each of D numbers
 EVIDENCE, VARIANCE, SPREAD, GAIN, LOG_WEIGHT, PICK, STATE = range(7)
-# squared distance, in variances, at which a match is nothing, even beside the share of look-alikes
-_FAR = 200.0
+# squared distance, in variances, from which on a place is another one for sure: 4.5 deviations
+_FAR = 20.0
 
 
-def _nearest_place(point: Array, n: int, c: int, key: Array, b: int, found: int, period: float) -> float:
-    """Squared distance from ``point[n, c]`` (D,) to the nearest of the first ``found`` places of a hypothesis."""
+class Rules(NamedTuple):
+    """What is the same for all hypotheses of an episode.
+
+    :ivar log_prior: of the actions, (B, T, A).
+    :ivar step_noise: variance of a step, (B,); ``slip_noise`` (B,) that of a slip.
+    :ivar same: squared distance up to which positions are the same place, (B,).
+    :ivar period: of a heading, in the unit of positions, (B,); 0 for states without one.
+    :ivar again: whether the frame shows what the frame before it showed, (B, T).
+    :ivar slip: probability of a slip to anywhere, and so to a landmark; ``kidnap`` of being moved to one.
+    """
+
+    log_prior: Array
+    step_noise: Array
+    slip_noise: Array
+    same: Array
+    period: Array
+    again: Array
+    slip: float
+    kidnap: float
+
+
+class Tracks(NamedTuple):
+    """The hypotheses: ``record`` (T, B, N, STATE + 2 D), ``parents`` (T, B, N), the ``best`` one (T, B), and ``s``, the
+    states at step t, (B, N, A, D), once for each action."""
+
+    record: Array
+    parents: Array
+    best: Array
+    s: Array
+
+
+class Fixed(NamedTuple):
+    """Landmarks at known positions: ``position`` (B, T, K, D), ``weight``, ``scale`` (B, T, K), ``background`` and
+    ``most``, the largest log likelihood, (B, T)."""
+
+    position: Array
+    weight: Array
+    scale: Array
+    background: Array
+    most: Array
+
+
+class Own(NamedTuple):
+    """Maps of one's own, of spots: positions at which contents were seen.
+
+    :ivar label: the number of each step's content, (B, T), and how many were seen before it, ``found`` (B, T).
+    :ivar look: of each step, how likely another place looks alike, and how likely a place looks otherwise, (B, T, 2).
+    :ivar noise: variance of the position from which a place is seen, (B, T).
+    :ivar spot: (B, N, D, I), with ``variance`` (B, N, I), and their number ``count`` (B, N).
+    :ivar last: the last spot of each content, (B, N, P), and of each spot the one of its content ``before`` it,
+        (B, N, I); -1 for none.
+    :ivar copies: spots of each content, (B, N, P).
+    :ivar sketch: two random sums over a map's spots, (B, N, 2, D): equal for equal maps.
+    """
+
+    label: Array
+    found: Array
+    look: Array
+    noise: Array
+    spot: Array
+    variance: Array
+    count: Array
+    last: Array
+    before: Array
+    copies: Array
+    sketch: Array
+
+
+@inlined
+def new_place(copies: int, spots: int, contents: int, alike: float) -> float:
+    """The probability that a place that is not in the map has a content of which the map has ``copies`` spots.
+
+    p(c) = (copies_c - 1 + alike (contents + 1)) / (spots + 1), and that of a content that was never seen, copies 0,
+    p = (1 - contents alike)(contents + 1) / (spots + 1): they sum to 1. It is the two-parameter Chinese restaurant
+    process with discount and strength 1 (Pitman & Yor 1997), for true copies, among whose new contents a share
+    ``alike`` resembles each old one by chance.
+    """
+    chance = min(alike, 1 / (contents + 1))
+    new = (contents + 1) / (spots + 1)
+    return (copies - 1) / (spots + 1) + new * chance if copies > 0 else new * (1 - contents * chance)
+
+
+def _distances(point: Array, n: int, c: int, spot: Array, b: int, count: int, period: float, out: Array) -> float:
+    """Squared distances from ``point[n, c]`` (D,) to the spots of a hypothesis, ``out`` (I,), and the smallest one."""
     dim, best = point.shape[2], np.inf
     if dim == 2:
         x, y = point[n, c, 0], point[n, c, 1]
-        for p in range(found):
-            best = min(best, (x - key[b, n, 0, 0, p]) ** 2 + (y - key[b, n, 0, 1, p]) ** 2)
+        for i in range(count):
+            out[i] = (x - spot[b, n, 0, i]) ** 2 + (y - spot[b, n, 1, i]) ** 2
+            best = min(best, out[i])
         return best
-    for p in range(found):
+    for i in range(count):
         total = 0.0
         for d in range(dim):
-            total += difference(point[n, c, d], key[b, n, 0, d, p], d, period) ** 2
+            total += difference(point[n, c, d], spot[b, n, d, i], d, period) ** 2
+        out[i] = total
         best = min(best, total)
     return best
 
 
 # without NaN and signed zeros a minimum is taken of several numbers at once
-_nearest_place = compiled(_nearest_place, fastmath={"nnan", "nsz"})
+_distances = compiled(_distances, fastmath={"nnan", "nsz"})
 
 
 @inlined
-def _look_at_landmarks(
-    point: Array,
-    n: int,
-    c: int,
-    var: float,
-    position: Array,
-    weight: Array,
-    scale: Array,
-    background: Array,
-    b: int,
-    t: int,
-    period: float,
+def _at(distance: float, relative: float, noise: float, dim: int) -> float:
+    """w of a spot at this squared distance, whose difference from the point has variance ``relative``."""
+    spread = max(relative, 0.0) + noise
+    if distance > _FAR * spread:
+        return 0.0
+    ratio = noise / spread
+    return math.exp(-distance / (2 * spread)) * (ratio if dim == 2 else ratio ** (0.5 * dim))
+
+
+@inlined
+def _stayed(point: Array, n: int, c: int, before: Array, b: int, step: float, noise: float, period: float) -> float:
+    """How certainly ``point[n, c]`` is the place of the step before, which is ``step`` away in variance."""
+    distance, dim = 0.0, point.shape[2]
+    for d in range(dim):
+        distance += difference(point[n, c, d], before[b, n, STATE + d], d, period) ** 2
+    return _at(distance, step, noise, dim)
+
+
+@inlined
+def look_at_landmarks(
+    point: Array, n: int, c: int, var: float, stayed: float, fixed: Fixed, b: int, t: int, period: float
 ) -> tuple[float, int, float, float]:
-    """Log likelihood of ``point[n, c]``, the landmark that it is taken for, gain and variance of that measurement."""
+    """Log likelihood of ``point[n, c]``, the landmark that it is taken for, gain and variance of that measurement.
+
+    Where the agent is taken to be where it was, the landmark is ``STAYED``: the frame is the one before, and says nothing
+    new. For a hypothesis that stayed p(x_t | x_{t-1}, s) is 1, otherwise L(s) / max L, as of ``Landmarks``.
+
+    :param stayed: how certainly it is the place of the step before, where the frame shows the same; otherwise 0.
+    """
     total, top, best, dim = -np.inf, -np.inf, 0, point.shape[2]
-    for k in range(weight.shape[2]):
-        noise, distance = scale[b, t, k] ** 2, 0.0
+    for k in range(fixed.weight.shape[2]):
+        noise, distance = fixed.scale[b, t, k] ** 2, 0.0
         for d in range(dim):
-            distance += difference(point[n, c, d], position[b, t, k, d], d, period) ** 2
+            distance += difference(point[n, c, d], fixed.position[b, t, k, d], d, period) ** 2
         spread = var + noise
-        one = weight[b, t, k] - distance / (2 * spread) + 0.5 * dim * math.log(noise / spread)
+        one = fixed.weight[b, t, k] - distance / (2 * spread) + 0.5 * dim * math.log(noise / spread)
         total = log_add(total, one)
         if one > top:
             top, best = one, k
-    total = log_add(background[b, t], total)
-    if not top > background[b, t]:
-        return total, best, 0.0, np.inf
-    noise = scale[b, t, best] ** 2
+    background = fixed.background[b, t]
+    total = log_add(background, total)
+    if stayed > 0:
+        moved = (1 - stayed) * math.exp(min(total - fixed.most[b, t], 0.0))
+        total = fixed.most[b, t] + math.log(stayed + moved)
+        if stayed > 0.5:
+            return total, STAYED, 0.0, np.inf
+    if not top > background:
+        return total, NOWHERE, 0.0, np.inf
+    noise = fixed.scale[b, t, best] ** 2
     return total, best, var / (var + noise), noise
 
 
 @inlined
-def _look_at_own(
-    point: Array, n: int, c: int, var: float, key: Array, key_var: Array, known: int, b: int, place: int, found: int,
-    noise: float, again: float, overlap: float, period: float,
+def look_at_own(
+    point: Array, n: int, c: int, var: float, stayed: float, own: Own, b: int, t: int, period: float, least: float,
+    distances: Array,
 ) -> tuple[float, int, float, float]:  # fmt: skip
-    """The same for a place of one's own, which stands at ``known`` positions.
+    """The same for the spots of a map of one's own.
 
-    :param again: how likely the content is to be met at a new place.
-    :param overlap: how likely the frame of one place is to be seen at another one's position.
+    The agent at s is at the place of spot i with probability w_i = (noise / v)^(D/2) exp(-|s - s_i|² / 2v), v the
+    variance of s - s_i and the noise; if these sum to over 1 they are divided by the sum W. Where it was at the step
+    before is a spot as well. With g of ``new_place`` and e the overlap, the content c is seen with probability
+
+        p(c | s) = sum_i w_i ((1 - e) [c_i = c] + e g(c)) + (1 - min(W, 1)) g(c),
+
+    which sums to 1 over all contents, that never seen included.
+
+    :param stayed: w of the step before.
+    :param least: a log likelihood that is surely under it is not worked out, and -inf.
+    :param distances: (I,), overwritten.
     """
-    if known == 0:
-        # how certainly the point is the position of a place with another content
-        distance = _nearest_place(point, n, c, key, b, found, period) if found > 0 else np.inf
-        if distance > _FAR * noise:
-            return 0.0, 0, 0.0, np.inf
-        return math.log(1 - (1 - overlap) * math.exp(-distance / (2 * noise))), 0, 0.0, np.inf
-    nearest, distance, dim = 0, np.inf, point.shape[2]
-    for a in range(known):
-        one = 0.0
+    dim, count, label, noise = point.shape[2], own.count[b, n], own.label[b, t], own.noise[b, t]
+    same = t > 0 and label == own.label[b, t - 1]
+    here, best, most = stayed if same else 0.0, NOWHERE, 0.0
+    i = own.last[b, n, label]
+    while i >= 0:
+        distance = 0.0
         for d in range(dim):
-            one += difference(point[n, c, d], key[b, n, a, d, place], d, period) ** 2
-        if one < distance:
-            nearest, distance = a, one
-    # what a landmark and the path share is no uncertainty about where one is relative to the other
-    relative = max(var - key_var[b, n, nearest, place], 0.0)
-    spread = relative + noise
-    if distance > _FAR * spread:
-        return math.log(again), nearest, 0.0, np.inf
-    ratio = noise / spread
-    match = math.exp(-distance / (2 * spread)) * (ratio if dim == 2 else ratio ** (0.5 * dim))
-    if match > again:
-        return math.log(match + again), nearest, relative / spread, noise + key_var[b, n, nearest, place]
-    return math.log(match + again), nearest, 0.0, np.inf
+            distance += difference(point[n, c, d], own.spot[b, n, d, i], d, period) ** 2
+        # what a spot and the path share is no uncertainty about where one is relative to the other
+        one = _at(distance, var - own.variance[b, n, i], noise, dim)
+        here += one
+        if one > most:
+            most, best = one, i
+        i = own.before[b, n, i]
+    new = new_place(own.copies[b, n, label], count, own.found[b, t], own.look[b, t, 0])
+    if math.log(here + new) < least:
+        return -np.inf, NOWHERE, 0.0, np.inf
+    everything, reach = stayed, _FAR * (var + noise)  # none is further
+    if _distances(point, n, c, own.spot, b, count, period, distances) < reach:
+        for i in range(count):
+            if distances[i] < reach:
+                everything += _at(distances[i], var - own.variance[b, n, i], noise, dim)
+    overlap, unknown = own.look[b, t, 1], max(1 - everything, 0.0)
+    share = 1 / max(everything, 1.0)
+    likelihood = math.log(share * (here * (1 - overlap) + everything * overlap * new) + unknown * new + 1e-300)
+    if not share * here * (1 - overlap) > (unknown + share * everything * overlap) * new:
+        return likelihood, NOWHERE, 0.0, np.inf
+    if best == NOWHERE or (same and stayed > 0.5):
+        return likelihood, STAYED, 0.0, np.inf
+    relative = max(var - own.variance[b, n, best], 0.0)
+    return likelihood, best, relative / (relative + noise), noise + own.variance[b, n, best]
+
+
+@inlined
+def _write(own: Own, b: int, n: int, t: int, state: Array, variance: float) -> None:
+    """Write a spot at ``state[STATE : STATE + D]``."""
+    i, label, dim = own.count[b, n], own.label[b, t], own.spot.shape[2]
+    own.variance[b, n, i], own.before[b, n, i], own.last[b, n, label] = variance, own.last[b, n, label], i
+    for d in range(dim):
+        own.spot[b, n, d, i] = state[STATE + d]
+        for j in range(2):
+            # of either sign, and not small: one spot elsewhere is always seen in the sum
+            sign = math.sin(12.9898 * (label + 1) + 78.233 * j)
+            own.sketch[b, n, j, d] += (sign + math.copysign(1.0, sign)) * state[STATE + d]
+    own.count[b, n] += 1
+    own.copies[b, n, label] += 1
+
+
+@inlined
+def _copy(own: Own, b: int, p: int, n: int, contents: int) -> None:
+    """Give hypothesis n the map of p, of the first ``contents`` contents."""
+    count = own.count[b, p]
+    own.count[b, n] = count
+    for d in range(own.spot.shape[2]):
+        own.sketch[b, n, 0, d], own.sketch[b, n, 1, d] = own.sketch[b, p, 0, d], own.sketch[b, p, 1, d]
+        for i in range(count):
+            own.spot[b, n, d, i] = own.spot[b, p, d, i]
+    for i in range(count):
+        own.variance[b, n, i], own.before[b, n, i] = own.variance[b, p, i], own.before[b, p, i]
+    for i in range(contents):
+        own.copies[b, n, i], own.last[b, n, i] = own.copies[b, p, i], own.last[b, p, i]
 
 
 @compiled
-def advance(
-    t: int,
-    q: Array,
-    log_prior: Array,
-    step_noise: float,
-    slip: float,
-    slip_noise: float,
-    kidnap: float,
-    same: float,
-    period: float,
-    record: Array,
-    parents: Array,
-    best: Array,
-    s: Array,
-    fixed: bool,
-    position: Array,
-    weight: Array,
-    scale: Array,
-    background: Array,
-    label: Array,
-    found: Array,
-    look: Array,
-    key: Array,
-    key_var: Array,
-    known: Array,
-) -> None:
+def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixed: Fixed, own: Own) -> None:
     """All continuations of all hypotheses at step t, of which the heaviest are kept.
 
     :param q: where the actions lead, (B, N, A, D).
-    :param log_prior: of the actions, (B, T, A).
-    :param step_noise: variance of a step; ``slip_noise`` that of a slip.
-    :param slip: probability of a slip to anywhere, and so to a landmark.
-    :param same: squared distance up to which positions are the same place.
-    :param period: of a heading, in the unit of positions; 0 for states without one.
-    :param record: the hypotheses, (T, B, N, STATE + 2 D); those at step t are written from those before it, or from
-        themselves at step 0.
-    :param parents: (T, B, N), written; ``best`` (T, B) too.
-    :param s: the states at step t, written, (B, N, A, D), once for each action.
-    :param fixed: landmarks ``position`` (B, T, K, D), ``weight``, ``scale`` (B, T, K) and ``background`` (B, T);
-        otherwise own places: ``label``, ``found`` (B, T), ``look`` (B, T, 2), and the maps, written: ``key``
-        (B, N, ALIASES, D, P), ``key_var``, ``known`` (B, N, P).
+    :param tracks: the hypotheses at step t are written from those before it, or from themselves at step 0.
+    :param is_fixed: whether landmarks are ``fixed``, otherwise one's ``own``.
     """
     batch, size, actions, dim = q.shape
-    before, now = record[max(t - 1, 0)], record[t]
-    jumps = (position.shape[2] if fixed else ALIASES) if slip + kidnap > 0 else 0
+    before, now = tracks.record[max(t - 1, 0)], tracks.record[t]
+    parents = tracks.parents[t]
+    slip, kidnap = rules.slip, rules.kidnap
+    jumps = (fixed.position.shape[2] if is_fixed else JUMPS) if slip + kidnap > 0 else 0
     options = actions + jumps
     point, prior = np.zeros((size, options, dim)), np.empty((size, options))
     score, which = np.empty((size, options)), np.zeros((size, options), np.int64)
     gain, evidence = np.empty((size, options)), np.empty((size, options))
     pick, likely, later = np.zeros(size, np.int64), np.empty(size, np.int64), np.empty(size * options, np.int64)
     share, used, gone = np.empty(actions), np.empty(size, np.bool_), np.empty(actions, np.bool_)
-    weights, heap = np.empty(size), np.empty(size)
-    stay, variance = math.log1p(-min(slip + kidnap, 0.999)), JUMP * slip_noise
+    weights, heap, mine, distances = np.empty(size), np.empty(size), np.empty(size), np.empty(own.before.shape[2])
+    stay = math.log1p(-min(slip + kidnap, 0.999))
     for b in range(batch):
-        place, old = label[b, t], found[b, t]
-        most = background[b, t] if fixed else 0.0  # the largest log likelihood
-        if fixed:
-            for k in range(weight.shape[2]):
-                most = log_add(most, weight[b, t, k])
+        step_noise, same, period = rules.step_noise[b], rules.same[b], rules.period[b]
+        variance = JUMP * rules.slip_noise[b]
+        most = fixed.most[b, t] if is_fixed else 0.0  # the largest log likelihood
         for c in range(actions):
-            share[c] = math.exp(log_prior[b, t, c])
+            share[c] = math.exp(rules.log_prior[b, t, c])
         prior[:] = -np.inf
         score[:] = -np.inf
         gain[:] = 0.0
@@ -195,15 +315,21 @@ def advance(
             likely[n] = 0
             if logw == -np.inf:
                 continue
-            merge(q, b, n, log_prior[b, t], share, 1e-2 * same, prior, gone)
-            for c in range(actions, actions + (jumps if fixed else min(jumps, known[b, n, place]))):
+            merge(q, b, n, rules.log_prior[b, t], share, 1e-2 * same, prior, gone)
+            i = 0 if is_fixed else own.last[b, n, own.label[b, t]]
+            for c in range(actions, options):
+                if i < 0:
+                    break
                 distance = 0.0
                 for d in range(dim):
-                    point[n, c, d] = position[b, t, c - actions, d] if fixed else key[b, n, c - actions, d, place]
+                    point[n, c, d] = fixed.position[b, t, i, d] if is_fixed else own.spot[b, n, d, i]
                     if period > 0 and d == HEADING:
                         point[n, c, d] = nearest_turn(point[n, c, d], q[b, n, 0, d], period)
                     distance += (point[n, c, d] - q[b, n, 0, d]) ** 2
-                prior[n, c] = math.log(slip * math.exp(-distance / (2 * slip_noise)) + kidnap / jumps + 1e-300)
+                prior[n, c] = math.log(
+                    slip * math.exp(-distance / (2 * rules.slip_noise[b])) + kidnap / jumps + 1e-300
+                )
+                i = i + 1 if is_fixed else own.before[b, n, i]
             for c in range(options):
                 prior[n, c] += logw + (stay if c < actions else 0.0)
                 if prior[n, c] > prior[n, likely[n]]:
@@ -212,48 +338,39 @@ def advance(
         heap[:] = -np.inf
         for others in range(2):
             for n in range(size):
-                again, ceiling = 1.0, most
-                if not fixed and known[b, n, place] > 0:
-                    # a content that was seen at several places is likely to be met at another one
-                    again = max(look[b, t, 0], (known[b, n, place] - 1) / (known[b, n, place] + 1))
-                    ceiling = math.log1p(again)
                 for c in range(options):
-                    if (c == likely[n]) == (others == 1) or not prior[n, c] + ceiling > heap[0]:
+                    if (c == likely[n]) == (others == 1) or not prior[n, c] + most > heap[0]:
                         continue
-                    var = before[b, n, SPREAD] + (step_noise if c < actions else variance)
-                    if fixed:
-                        seen = _look_at_landmarks(point, n, c, var, position, weight, scale, background, b, t, period)
+                    step = step_noise if c < actions else variance
+                    var, stayed = before[b, n, SPREAD] + step, 0.0
+                    if t > 0 and (rules.again[b, t] or not is_fixed):
+                        scale = rules.same[b] if is_fixed else own.noise[b, t]
+                        stayed = _stayed(point, n, c, before, b, step, scale, period)
+                    if is_fixed:
+                        seen = look_at_landmarks(point, n, c, var, stayed, fixed, b, t, period)
                     else:
-                        seen = _look_at_own(
-                            point, n, c, var, key, key_var, known[b, n, place], b, place, old,
-                            scale[b, t, 0] ** 2, again, look[b, t, 1], period,
-                        )  # fmt: skip
+                        least = heap[0] - prior[n, c]
+                        seen = look_at_own(point, n, c, var, stayed, own, b, t, period, least, distances)
                     score[n, c] = prior[n, c] + seen[0]
                     which[n, c], gain[n, c], evidence[n, c] = seen[1], seen[2], seen[3]
+                    if seen[1] == STAYED:
+                        # of no more information than the step takes away: what is known stays as it was
+                        gain[n, c] = step / var
+                        evidence[n, c] = before[b, n, SPREAD] * var / step
                     if score[n, c] > heap[0]:
                         replace_smallest(heap, score[n, c])
-        keep(score, heap[0], parents[t], b, pick, later)
+        keep(score, heap[0], parents, b, pick, later)
         for n in range(size):
-            p = parents[t, b, n]
-            if p != n and not fixed:
-                deep = 0
-                for i in range(old):
-                    known[b, n, i] = known[b, p, i]
-                    deep = max(deep, known[b, p, i])
-                for a in range(deep):
-                    for i in range(old):
-                        key_var[b, n, a, i] = key_var[b, p, a, i]
-                    for d in range(dim):
-                        for i in range(old):
-                            key[b, n, a, d, i] = key[b, p, a, d, i]
+            if parents[b, n] != n and not is_fixed:
+                _copy(own, b, parents[b, n], n, own.found[b, t])
         top = -np.inf
         for n in range(size):
-            p, c = parents[t, b, n], pick[n]
-            noise = variance if c >= actions else step_noise
+            p, c = parents[b, n], pick[n]
+            noise, mark = variance if c >= actions else step_noise, which[p, c]
             spread = (before[b, p, SPREAD] + noise) * (1 - gain[p, c])
-            if period > 0 and not fixed and gain[p, c] > 0:
+            if period > 0 and not is_fixed and gain[p, c] > 0 and mark >= 0:
                 # a landmark of one's own is no surer than it was then; with rare ones, what is left matters
-                spread += gain[p, c] * (evidence[p, c] - scale[b, t, 0] ** 2)
+                spread += gain[p, c] * (evidence[p, c] - own.noise[b, t])
             now[b, n, GAIN] = gain[p, c]
             now[b, n, EVIDENCE], now[b, n, VARIANCE], now[b, n, SPREAD] = evidence[p, c], noise, spread
             now[b, n, LOG_WEIGHT], now[b, n, PICK] = score[p, c], c
@@ -262,29 +379,31 @@ def advance(
             pinned = c >= actions and variance > step_noise
             if pinned:
                 now[b, n, EVIDENCE] = step_noise
-            # a content that has not been seen here before
-            new = not fixed and evidence[p, c] == np.inf and known[b, n, place] < ALIASES
             for d in range(dim):
                 at = target = point[p, c, d]
                 if evidence[p, c] < np.inf:
-                    target = position[b, t, which[p, c], d] if fixed else key[b, n, which[p, c], d, place]
+                    if mark == STAYED:
+                        target = before[b, p, STATE + d]
+                    else:
+                        target = fixed.position[b, t, mark, d] if is_fixed else own.spot[b, n, d, mark]
                     if period > 0 and d == HEADING:
                         target = nearest_turn(target, at, period)
                     at += gain[p, c] * (target - at)
                 now[b, n, STATE + d], now[b, n, STATE + dim + d] = at, at if pinned else target
-                for a in range(s.shape[2]):
-                    s[b, n, a, d] = at
-                if new:
-                    key[b, n, known[b, n, place], d, place] = at
-            if new:
-                key_var[b, n, known[b, n, place], place] = spread
-                known[b, n, place] += 1
-        total = 0.0
+                for a in range(tracks.s.shape[2]):
+                    tracks.s[b, n, a, d] = at
+            # a content that has not been seen here before
+            if not is_fixed and mark == NOWHERE and score[p, c] > -np.inf:
+                _write(own, b, n, t, now[b, n], spread)
         for n in range(size):
             weights[n] = math.exp(now[b, n, LOG_WEIGHT] - top)
+        if size > 1:
+            # explanations with one map differ in when the agent slipped between look-alikes: were their weights added,
+            # a long stay would speak for look-alikes all around, where slips are not seen
+            join(weights, heap, now, b, STATE, dim, 1e-2 * same, period, own.count, own.sketch, same, is_fixed, mine)
+        total = 0.0
+        for n in range(size):
             total += weights[n]
-        if fixed:
-            join(weights, heap, now, b, STATE, dim, 1e-2 * same, period)
         for n in range(size):
             now[b, n, LOG_WEIGHT] = math.log(weights[n] / total) if weights[n] > 0 else -np.inf
-        best[t, b] = best_hypothesis(weights, used, now, b, STATE, dim, same, period)
+        tracks.best[t, b] = best_hypothesis(weights, used, now, b, STATE, dim, same, period)

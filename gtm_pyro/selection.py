@@ -104,26 +104,47 @@ def merge(q: Array, b: int, n: int, log_prior: Array, share: Array, tolerance: f
 
 @inlined
 def join(
-    weight: Array, heaviest: Array, states: Array, b: int, first: int, dim: int, tolerance: float, period: float
+    weight: Array,
+    heaviest: Array,
+    states: Array,
+    b: int,
+    first: int,
+    dim: int,
+    tolerance: float,
+    period: float,
+    count: Array,
+    sketch: Array,
+    alike: float,
+    add: bool,
+    mine: Array,
 ) -> None:
-    """Hypotheses at the same place of a fixed map have the same future: the heaviest stands for all of them.
+    """Hypotheses with the same place and the same map have the same future: the heaviest stands for all of them.
 
-    :param weight: (N,), of which the others' become 0; ``heaviest`` (N,) is overwritten.
-    :param states: ``states[b, :, first : first + dim]`` are the positions.
+    :param weight: (N,), of which the others' become 0; ``heaviest`` and ``mine`` (N,) are overwritten.
+    :param add: whether it has the weight of all, or keeps its own.
+    :param states: ``states[b, :, first : first + dim]`` are the positions, the same within the squared ``tolerance``.
+    :param count: how many spots a map has, (B, N), and its ``sketch`` (B, N, 2, D), the same within ``alike``, squared.
     """
     heaviest[:] = weight
+    reach = math.sqrt(alike)
     for n in range(len(weight)):
-        for other in range(n if weight[n] > 0 else 0):
-            if weight[other] == 0:
+        mine[n] = sketch[b, n, 0, 0]
+        if weight[n] == 0:
+            continue
+        for other in range(n):
+            if abs(mine[other] - mine[n]) >= reach or weight[other] == 0 or count[b, n] != count[b, other]:
                 continue
-            distance = 0.0
-            for d in range(first, first + dim):
-                distance += difference(states[b, n, d], states[b, other, d], d - first, period) ** 2
-            if distance < tolerance:
+            distance, apart = 0.0, 0.0
+            for d in range(dim):
+                distance += difference(states[b, n, first + d], states[b, other, first + d], d, period) ** 2
+                for j in range(2):
+                    apart += (sketch[b, n, j, d] - sketch[b, other, j, d]) ** 2
+            if distance < tolerance and apart < alike:
+                both = weight[n] + weight[other] if add else max(weight[n], weight[other])
                 if heaviest[n] > heaviest[other]:
-                    weight[n], weight[other] = weight[n] + weight[other], 0.0
+                    weight[n], weight[other] = both, 0.0
                 else:
-                    weight[n], weight[other] = 0.0, weight[n] + weight[other]
+                    weight[n], weight[other] = 0.0, both
                 break
 
 
