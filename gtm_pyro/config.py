@@ -234,11 +234,14 @@ def _make_paths_absolute(data: "Namespace") -> None:
 
 
 def _check_parts(model: Any, data: Any) -> None:
+    from gtm_pyro.conventions import channels_last
     from gtm_pyro.data import EpisodeData
 
     if not isinstance(data, EpisodeData):
         members = "sample, action_names, action_dim and frame_shape"
         raise ConfigError(f"data: expected a class with {members}, got {type(data).__name__}")
+    if channels_last(data.frame_shape):
+        raise ConfigError(f"data.frame_shape: expected (channels, height, width), got {data.frame_shape}")
     for owner, name in (("transition", "action_dim"), ("encoder", "frame_shape"), ("decoder", "frame_shape")):
         mine = getattr(getattr(model, owner, None), name, None)
         theirs = getattr(data, name)

@@ -91,7 +91,7 @@ def posterior(
     coords: dict[Any, Any] = {name: np.arange(size) for name, size in sizes.items()}
     coords |= {"step": steps, "observed_step": steps[:tau], "predicted_step": steps[tau:], "action": names}
     if episodes.poses is not None:
-        coords["pose"] = np.arange(episodes.poses.shape[-1])
+        coords["pose"] = list(episodes.pose_names or range(episodes.poses.shape[-1]))
     tree: DataTree = arviz_base.from_dict(
         {
             "posterior": inferred,

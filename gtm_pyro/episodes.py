@@ -4,20 +4,23 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gtm_pyro.atomic import write_atomically
+from gtm_pyro.conventions import HEADING, channels_last, check_pose_names, check_values, turned_back, wrapped
 from gtm_pyro.errors import EpisodesError
 
 SHARD_PATTERN = "*.npz"
 _REQUIRED_ARRAYS = ("frames", "actions")
-_OPTIONAL_ARRAYS = ("num_observed", "poses", "worlds")
+_DECLARATIONS = ("num_observed", "pose_names", "continuous_actions")
+_OPTIONAL_ARRAYS = ("poses", "worlds", *_DECLARATIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,13 @@ class Episodes:
     :param num_observed: tau, between 1 and time.
     :param poses: true poses, shape (batch, time, pose_dim), for evaluation, and as targets of displacement regression.
     :param worlds: the images walked on, shape (batch, channels, world height, world width), for figures only.
-    :param validate: also check every value (finite; frames and worlds in [0, 1]). Shapes and dtypes are always checked.
+    :param pose_names: of the columns of poses; needed for three and more. ("x", "y", "heading") are a position and a
+        heading in radians, which grows from the first axis to the second: 0 looks along x, pi / 2 along y. It may be
+        wrapped or not. Other names are coordinates of a position; a third one is never taken for a heading.
+    :param continuous_actions: True for numbers, False for one-hot vectors, which are then checked. None leaves it open,
+        and refuses one column of whole numbers, for these look like indices.
+    :param validate: also check every value (finite; frames and worlds in [0, 1]; headings not in degrees; actions).
+        Shapes, dtypes and names are always checked.
     :raises EpisodesError: names the argument, what was expected and what came; for a bad value, its first index.
     """
 
@@ -39,13 +48,16 @@ class Episodes:
     num_observed: int
     poses: Tensor | None = None
     worlds: Tensor | None = None
+    pose_names: tuple[str, ...] | None = None
+    continuous_actions: bool | None = None
     validate: InitVar[bool] = True
 
     def __post_init__(self, validate: bool) -> None:
         _check_shapes(self)
+        pose_dim = None if self.poses is None else self.poses.shape[-1]
+        object.__setattr__(self, "pose_names", check_pose_names(self.pose_names, pose_dim))
         if validate:
-            for name, tensor in self._tensors().items():
-                _check_values(name, tensor, in_unit_interval=name in ("frames", "worlds"))
+            check_values(self._tensors(), self.has_heading, self.continuous_actions)
 
     @property
     def batch_size(self) -> int:
@@ -108,26 +120,34 @@ class Episodes:
         return None if self.poses is None else self.poses[:, self.num_observed :]
 
     @property
+    def has_heading(self) -> bool:
+        """Whether poses are declared to be a position in a plane and a heading."""
+        return self.pose_names is not None and self.pose_names[-1] == HEADING
+
+    @property
     def displacements(self) -> Tensor:
         """True moves and turns in the agent's frame, R(-h_{t-1}) (p_t - p_{t-1}) and h_t - h_{t-1}: (batch, T - 1, 3).
 
-        :raises EpisodesError: poses are not known, or are no position and heading (x, y, radians).
+        Turns go the short way round, (-pi, pi], whether or not headings are wrapped.
+
+        :raises EpisodesError: poses are not known, or not declared to be a position and a heading.
         """
-        if self.poses is None or self.poses.shape[-1] != 3:
-            got = "none" if self.poses is None else tuple(self.poses.shape)
-            raise EpisodesError(f"poses: expected (batch, time, 3), a position and a heading, got {got}")
-        dx, dy, turn = self.poses.diff(dim=1).unbind(-1)
-        cos, sin = self.poses[:, :-1, 2].cos(), self.poses[:, :-1, 2].sin()
-        return torch.stack([cos * dx + sin * dy, cos * dy - sin * dx, turn], -1)
+        if self.poses is None or not self.has_heading:
+            got = "none" if self.poses is None else f"{tuple(self.poses.shape)} named {self.pose_names}"
+            raise EpisodesError(
+                f"poses: expected (batch, time, 3), a position and a heading as pose_names (x, y, heading), got {got}"
+            )
+        moves = self.poses.diff(dim=1)
+        ahead = turned_back(moves[..., :2], self.poses[:, :-1, 2])
+        return torch.cat([ahead, wrapped(moves[..., 2:])], -1)
 
     def to(self, target: torch.device | torch.dtype | str) -> "Episodes":
         """The same episodes on another device, or in another floating dtype (float32 or float64)."""
-        moved = {name: tensor.to(target) for name, tensor in self._tensors().items()}
-        return Episodes(num_observed=self.num_observed, validate=False, **moved)
+        return self._with({name: tensor.to(target) for name, tensor in self._tensors().items()})
 
     def split(self, num_observed: int) -> "Episodes":
         """The same steps with another number of memorised ones."""
-        return Episodes(num_observed=num_observed, validate=False, **self._tensors())
+        return self._with({}, num_observed)
 
     def steps(self, start: int, stop: int, num_observed: int | None = None) -> "Episodes":
         """Steps start to stop - 1 of every episode.
@@ -140,7 +160,7 @@ class Episodes:
         if num_observed is None:
             num_observed = min(self.num_observed, stop) - start
         parts = {name: t if name == "worlds" else t[:, start:stop] for name, t in self._tensors().items()}
-        return Episodes(num_observed=num_observed, validate=False, **parts)
+        return self._with(parts, num_observed)
 
     def __len__(self) -> int:
         return self.batch_size
@@ -152,7 +172,7 @@ class Episodes:
                 raise IndexError(f"episode {index} of a batch of {self.batch_size}")
             index = slice(index, index + 1 or None)
         parts = {name: tensor[index] for name, tensor in self._tensors().items()}
-        return Episodes(num_observed=self.num_observed, validate=False, **parts)
+        return self._with(parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one NPZ shard, whole or not at all.
@@ -160,19 +180,38 @@ class Episodes:
         :raises EpisodesError: the file cannot be written (no rights, a full disk); what stood there stays.
         """
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors().items()}
-        _write_arrays(Path(path), arrays | {"num_observed": np.asarray(self.num_observed)})
+        said = {name: getattr(self, name) for name in _DECLARATIONS}
+        arrays |= {name: np.asarray(value) for name, value in said.items() if value is not None}
+        _write_arrays(Path(path), arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], validate: bool = True) -> "Episodes":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        validate: bool = True,
+        *,
+        pose_names: Sequence[str] | None = None,
+        continuous_actions: bool | None = None,
+    ) -> "Episodes":
         """Read one NPZ shard, one's own or one that ``save`` wrote.
 
         Arrays ``frames`` (floats in [0, 1], or uint8, which are divided by 255) and ``actions`` (numbers or
-        booleans) are required; ``poses``, ``worlds`` and ``num_observed`` (by default every step) are optional;
-        others are ignored.
+        booleans) are required; ``poses``, ``worlds``, ``num_observed`` (by default every step), ``pose_names`` and
+        ``continuous_actions`` are optional; others are ignored.
 
+        :param pose_names: for a file that does not say.
+        :param continuous_actions: likewise.
         :raises EpisodesError: names the file, the array, what was expected and what came.
         """
-        return episodes_from_arrays(read_shard(path), source=f"{path}: ", validate=validate)
+        arrays = declared(read_shard(path), f"{path}: ", pose_names, continuous_actions)
+        return episodes_from_arrays(arrays, source=f"{path}: ", validate=validate)
+
+    def _with(self, tensors: Mapping[str, Tensor], num_observed: int | None = None) -> "Episodes":
+        """With other tensors, whose values are as good as these."""
+        tau = self.num_observed if num_observed is None else num_observed
+        # as a dict, for mypy knows no InitVar here
+        changes: dict[str, Any] = {**tensors, "num_observed": tau, "validate": False}
+        return replace(self, **changes)
 
     def _tensors(self) -> dict[str, Tensor]:
         fields = {"frames": self.frames, "actions": self.actions, "poses": self.poses, "worlds": self.worlds}
@@ -185,6 +224,10 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
         raise EpisodesError("concatenate: expected at least one batch of episodes, got none")
     first = parts[0]._tensors()
     for number, part in enumerate(parts):
+        for name in _DECLARATIONS[1:]:
+            expected, got = getattr(parts[0], name), getattr(part, name)
+            if got != expected:
+                raise EpisodesError(f"concatenate: {name}: expected {expected}, got {got} in part {number}")
         if part._tensors().keys() != first.keys() or part.num_observed != parts[0].num_observed:
             raise EpisodesError(
                 f"concatenate: expected {sorted(first)} with num_observed={parts[0].num_observed}, "
@@ -197,7 +240,7 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
                     f"got {tuple(tensor.shape)} in part {number}"
                 )
     joined = {name: torch.cat([part._tensors()[name] for part in parts]) for name in first}
-    return Episodes(num_observed=parts[0].num_observed, validate=False, **joined)
+    return parts[0]._with(joined)
 
 
 def save_shards(episodes: Episodes, directory: str | os.PathLike[str], shard_size: int = 64) -> list[Path]:
@@ -217,9 +260,16 @@ def save_shards(episodes: Episodes, directory: str | os.PathLike[str], shard_siz
     return paths
 
 
-def load_shards(directory: str | os.PathLike[str], validate: bool = True) -> Episodes:
-    """Every shard of a folder, in the order of their names, as one batch."""
-    return concatenate([Episodes.load(path, validate) for path in find_shards(directory)])
+def load_shards(
+    directory: str | os.PathLike[str],
+    validate: bool = True,
+    *,
+    pose_names: Sequence[str] | None = None,
+    continuous_actions: bool | None = None,
+) -> Episodes:
+    """Every shard of a folder, in the order of their names, as one batch; the rest is as of ``Episodes.load``."""
+    given: dict[str, Any] = {"pose_names": pose_names, "continuous_actions": continuous_actions}
+    return concatenate([Episodes.load(path, validate, **given) for path in find_shards(directory)])
 
 
 def find_shards(directory: str | os.PathLike[str]) -> list[Path]:
@@ -268,16 +318,43 @@ def episodes_from_arrays(arrays: Mapping[str, np.ndarray], source: str = "", val
     :param source: put before an error's message, for instance the file's name and a colon.
     """
     try:
-        tensors = {name: _to_tensor(name, array) for name, array in arrays.items() if name != "num_observed"}
+        tensors = {name: _to_tensor(name, array) for name, array in arrays.items() if name not in _DECLARATIONS}
         dtype = tensors["frames"].dtype
         steps = arrays["frames"].shape[1] if arrays["frames"].ndim > 1 else 1
         tau = arrays.get("num_observed", np.asarray(steps))
         if tau.ndim or tau.dtype.kind not in "iu":
             raise EpisodesError(f"num_observed: expected one whole number, got {tau.dtype}, shape {tau.shape}")
-        moved = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-        return Episodes(num_observed=int(tau), validate=validate, **moved)
+        fields: dict[str, Any] = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        fields |= {name: _declaration(name, arrays[name]) for name in _DECLARATIONS[1:] if name in arrays}
+        return Episodes(num_observed=int(tau), validate=validate, **fields)
     except EpisodesError as error:
         raise EpisodesError(f"{source}{error}") from None
+
+
+def declared(
+    arrays: dict[str, np.ndarray], source: str, pose_names: Sequence[str] | None, continuous_actions: bool | None
+) -> dict[str, np.ndarray]:
+    """The arrays of a shard, with declarations that it lacks.
+
+    :raises EpisodesError: it says something else.
+    """
+    for name, value in (("pose_names", pose_names), ("continuous_actions", continuous_actions)):
+        if value is None:
+            continue
+        if name in arrays and arrays[name].tolist() != np.asarray(value).tolist():
+            got = arrays[name].tolist()
+            raise EpisodesError(f"{source}{name}: expected {np.asarray(value).tolist()}, the file says {got}")
+        arrays = arrays | {name: np.asarray(value)}
+    return arrays
+
+
+def _declaration(name: str, array: np.ndarray) -> tuple[str, ...] | bool:
+    if name == "pose_names" and array.ndim == 1 and array.dtype.kind == "U":
+        return tuple(array.tolist())
+    if name == "continuous_actions" and array.ndim == 0 and array.dtype.kind == "b":
+        return bool(array)
+    kind = "a list of names" if name == "pose_names" else "true or false"
+    raise EpisodesError(f"{name}: expected {kind}, got {array.dtype}, shape {array.shape}")
 
 
 def _to_tensor(name: str, array: np.ndarray) -> Tensor:
@@ -308,8 +385,15 @@ def _check_shapes(episodes: Episodes) -> None:
         if not isinstance(tensor, Tensor):
             raise EpisodesError(f"{name}: expected a torch tensor, got {type(tensor).__name__}")
         if tensor.ndim != len(axes[name].split(",")) or 0 in tensor.shape:
-            raise EpisodesError(f"{name}: expected ({axes[name]}), none of them 0, got {tuple(tensor.shape)}")
+            one_hot = name == "actions" and tensor.ndim == 2
+            advice = "; torch.nn.functional.one_hot makes vectors of indices" if one_hot else ""
+            raise EpisodesError(f"{name}: expected ({axes[name]}), none of them 0, got {tuple(tensor.shape)}{advice}")
     frames = episodes.frames
+    if channels_last(episodes.frame_shape):
+        raise EpisodesError(
+            f"frames: expected ({axes['frames']}), got {tuple(frames.shape)}, which seems to have the channels last; "
+            "permute the axes to (0, 1, 4, 2, 3)"
+        )
     if frames.dtype not in (torch.float32, torch.float64):
         raise EpisodesError(f"frames: expected dtype float32 or float64, got {frames.dtype}")
     for name, tensor in tensors.items():
@@ -325,15 +409,6 @@ def _check_shapes(episodes: Episodes) -> None:
     tau = episodes.num_observed
     if isinstance(tau, bool) or not isinstance(tau, int) or not 1 <= tau <= frames.shape[1]:
         raise EpisodesError(f"num_observed: expected a whole number from 1 to {frames.shape[1]}, got {tau!r}")
-
-
-def _check_values(name: str, tensor: Tensor, in_unit_interval: bool) -> None:
-    # NaN compares as false, so it counts as bad in both cases.
-    good = (tensor >= 0) & (tensor <= 1) if in_unit_interval else tensor.isfinite()
-    if not bool(good.all()):
-        index = (~good).nonzero()[0].tolist()
-        expected = "a value in [0, 1]" if in_unit_interval else "a finite value"
-        raise EpisodesError(f"{name}{index}: expected {expected}, got {tensor[tuple(index)].item():g}")
 
 
 def _what_stands_at(path: Path) -> str:

@@ -16,7 +16,7 @@ from gtm_pyro.bounds import log_weights
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.plain_json import write_json
-from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
+from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing, has_heading
 from gtm_pyro.views import VIEW_TOLERANCE, compare, drift, pose_measures, relative_poses
 
 LAST_STEPS = 32
@@ -72,6 +72,7 @@ class Evaluation:
         without.
     :param affine: states to positions; None without poses.
     :param similarity: states to positions; None without poses or where their dimensions differ.
+    :param heading: whether the last number of a state is a heading.
     """
 
     metrics: dict[str, float]
@@ -86,6 +87,7 @@ class Evaluation:
     poses: Tensor | None
     affine: Alignment | None
     similarity: Alignment | None
+    heading: bool = False
 
     @property
     def aligned_states(self) -> Tensor | None:
@@ -128,8 +130,8 @@ def evaluate(
     the caller's random state nor the parameter store is changed.
 
     A step is visited where its true cell was occupied while memorising; a cell is a pose rounded to a multiple of
-    ``cell_size``. Poses of three numbers are positions and headings: a step is visited where its view was memorised, at
-    most ``view_tolerance`` away. Squared errors are means over pixels and steps, of predicted steps only:
+    ``cell_size``. With headings (``pose_names``) a step is visited where its view was memorised, at most
+    ``view_tolerance`` away. Squared errors are means over pixels and steps, of predicted steps only:
 
     * ``mse``, ``mse_visited``, ``mse_unvisited``: predicted frames, decoded from the mean of the memory entry shown;
       ``mse_visited_sampled``: decoded from a draw of p(z | s, m).
@@ -139,8 +141,9 @@ def evaluate(
       lower of this and ``mean_frame_mse_unvisited``. With headings only.
     * ``mse_drift``: ``mse`` of the last 50 predicted steps over that of the 50 before.
     * ``heading_correlation``: of inferred and true headings, over all steps of all episodes, as seen from where each
-      starts; ``heading_rmse``: in radians, not fitted, but for the sign. ``position_error_last``: at step T after the
-      best similarity fit, as a share of the path's length, mean over episodes.
+      starts; ``heading_rmse``: in radians, the short way round, not fitted, but for the sign.
+      ``position_error_last``: at step T after the best similarity fit, as a share of the path's length, mean over
+      episodes.
     * ``retrieval_accuracy``: share of visited steps whose entry was written in the true cell; ``_last_32``.
     * ``visited_share``: share of predicted steps that are visited.
     * ``localisation_rmse``: in pose units, all T steps, after the best affine fit over all episodes; ``_similarity``:
@@ -170,16 +173,19 @@ def evaluate(
     episodes = episodes.to("cpu")
     poses, tau = episodes.poses, episodes.num_observed
     visited = retrieved = affine = similarity = nearest = None
-    states = rolled.states
+    heading = has_heading(model)
+    states = rolled.states[..., :-1] if heading else rolled.states
     if poses is not None:
-        visited, retrieved, nearest = compare(poses, tau, rolled.entries, cell_size, view_tolerance)
-        poses = poses if nearest is None else relative_poses(poses)
+        visited, retrieved, nearest = compare(
+            poses, tau, rolled.entries, cell_size, view_tolerance, heading=episodes.has_heading
+        )
+        poses = relative_poses(poses) if episodes.has_heading else poses
     metrics, by_horizon = _measures(episodes, rolled, visited, retrieved, nearest)
     if poses is not None:
         places = poses
-        if nearest is not None:
-            states, places = states[..., :2], poses[..., :2]
-            if rolled.states.shape[-1] == 3:
+        if episodes.has_heading:
+            places = poses[..., :2]
+            if heading:
                 metrics |= pose_measures(rolled.states, poses)
         affine = best_affine(states, places)
         error = affine(states) - places
@@ -211,6 +217,7 @@ def evaluate(
         poses=poses,
         affine=affine,
         similarity=similarity,
+        heading=heading,
     )
 
 

@@ -128,7 +128,7 @@ def states_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
         return None
     panels = [("inferred states, raw", states[:, :2], ("state 0", "state 1"))]
     aligned = evaluation.aligned_states
-    if poses is not None and poses.shape[-1] in (2, 3) and aligned is not None:
+    if poses is not None and (on_map is not None or poses.shape[-1] == 2) and aligned is not None:
         names = ("x (cells)", "y (cells)") if on_map is None else ("ahead at the start (cells)", "left (cells)")
         panels.insert(0, ("true positions", poses[episode, :, :2], names))
         panels.insert(1, ("inferred states, best affine fit", aligned[episode], names))
@@ -208,8 +208,8 @@ def horizon_figure(evaluation: Evaluation) -> "Figure":
         ("localisation_rmse", "position error (cells, best affine fit)"),
         ("heading_rmse", "heading error (degrees)"),
     ]
-    if poses is not None and poses.headings is not None:
-        error = np.degrees(poses.headings - poses.true[..., 2])[:, evaluation.episodes.num_observed :]
+    if poses is not None and poses.heading_errors is not None:
+        error = poses.heading_errors[:, evaluation.episodes.num_observed :]
         arrays = arrays | {"heading_rmse": np.sqrt(np.square(error).mean(0))}
     if poses is not None:
         others.pop(0 if poses.moving else 1)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from gtm_pyro.conventions import unwrapped, wrapped
 from gtm_pyro.evaluation import Evaluation
 from gtm_pyro.figure_style import PREDICTED, TRUE, UNVISITED, canvas, image, plain
 from gtm_pyro.labyrinth_map import draw_world, square, world_limits
-from gtm_pyro.views import nearest_view
+from gtm_pyro.views import heading_sign, nearest_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +27,11 @@ _CELL = 0.84  # inches for a frame
 class MapPoses(NamedTuple):
     """True and inferred poses in the true world, in cells and radians.
 
-    :param true: ``(batch, T, 3)``.
+    :param true: ``(batch, T, 3)``, headings counted on without jumps.
     :param positions: inferred, ``(batch, T, 2)``, after the best similarity fit over all episodes, or the affine one
         where states have another dimension. Those of agents that stay in place are the true ones.
     :param headings: inferred, ``(batch, T)``: what the model says, not fitted but for the sign, for a mirrored map is
-        as good. None where states have no third coordinate.
+        as good. None where states have no heading.
     :param moving: whether any agent leaves its place.
     :param mirrored: whether the inferred map is one.
     """
@@ -41,12 +42,20 @@ class MapPoses(NamedTuple):
     moving: bool
     mirrored: bool
 
+    @property
+    def heading_errors(self) -> np.ndarray | None:
+        """Inferred minus true, the short way round, in degrees, ``(batch, T)``; None without inferred ones."""
+        if self.headings is None:
+            return None
+        return np.degrees(wrapped(torch.from_numpy(self.headings - self.true[..., 2])).numpy())
+
 
 def map_poses(evaluation: Evaluation) -> MapPoses | None:
     """Where the agents are and where they are believed to be; None without poses of a position and a heading."""
     true, relative, states = evaluation.episodes.poses, evaluation.poses, evaluation.states
-    if true is None or relative is None or true.shape[-1] != 3:
+    if true is None or relative is None or not evaluation.episodes.has_heading:
         return None
+    true = torch.cat([true[..., :2], unwrapped(true[..., 2]).unsqueeze(-1)], -1)
     moving = bool((relative[..., :2].norm(dim=-1) > _STILL).any())
     positions, headings, sign = true[..., :2], None, 1.0
     if moving:
@@ -54,9 +63,9 @@ def map_poses(evaluation: Evaluation) -> MapPoses | None:
         local = evaluation.aligned_states if fit is None else fit(states[..., :2])
         assert local is not None  # wherever there are poses
         positions = _turned(local.to(true), true[:, :1, 2]) + true[:, :1, :2]
-    if states.shape[-1] == 3:
-        sign = 1.0 if float((states[..., 2].double() * relative[..., 2].double()).sum()) >= 0 else -1.0
-        headings = (sign * states[..., 2] + true[:, :1, 2]).numpy()
+    if evaluation.heading:
+        sign = heading_sign(states, relative)
+        headings = (sign * unwrapped(states[..., 2]) + true[:, :1, 2]).numpy()
     return MapPoses(true.numpy(), positions.numpy(), headings, moving, sign < 0)
 
 

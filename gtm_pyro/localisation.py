@@ -274,6 +274,8 @@ def _check(guide: Any, first: Episodes, second: Episodes, kidnapped: int | None)
     for name, walk in (("first", first), ("second", second)):
         if walk.poses is None:
             raise EpisodesError(f"{name}: expected episodes with poses, to measure by, got none")
+        if walk.has_heading:
+            raise EpisodesError(f"{name}: expected poses that are positions alone, got {walk.pose_names}")
     if first.batch_size != second.batch_size:
         raise EpisodesError(
             f"second: expected {first.batch_size} walks, one in the world of each first walk, got {second.batch_size}"

@@ -92,3 +92,8 @@ def drawing(seed: int, device: torch.device, *programs: Any) -> Iterator[None]:
         finally:
             for module in modules:
                 module.train()
+
+
+def has_heading(model: Any) -> bool:
+    """Whether the last number of a model's states is a heading in radians, as its transition says."""
+    return bool(getattr(getattr(model, "transition", None), "heading", False))

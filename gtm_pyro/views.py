@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.alignment import best_similarity
+from gtm_pyro.conventions import turned_back, unwrapped, wrapped
 
 VIEW_TOLERANCE = (0.25, 0.0767)
 """How near a pose counts as the same view, in pose units and in radians: half of a 41st of a turn."""
@@ -32,12 +33,15 @@ def compare(
     entries: Tensor,
     cell_size: float = 1.0,
     tolerance: tuple[float, float] = VIEW_TOLERANCE,
+    *,
+    heading: bool,
 ) -> Views:
-    """By view for poses ``(batch, T, 3)``, otherwise by cell: a pose rounded to a multiple of ``cell_size``.
+    """By view for poses with a heading, otherwise by cell: a pose rounded to a multiple of ``cell_size``.
 
     :param entries: numbers of memory entries, ``(batch, predicted)``; -1 for none.
+    :param heading: whether poses are ``(batch, T, 3)``, positions and headings: ``Episodes.has_heading``.
     """
-    if poses.shape[-1] == 3:
+    if heading:
         return compare_views(poses, num_observed, entries, tolerance)
     cells = torch.floor(poses / cell_size + 0.5).long()
     return Views(*visited_and_retrieved(cells[:, :num_observed], cells[:, num_observed:], entries), None)
@@ -79,17 +83,23 @@ def nearest_view(poses: Tensor, num_observed: int, tolerance: tuple[float, float
 def _apart(poses: Tensor, num_observed: int, tolerance: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Distances and turns of predicted from memorised views, in tolerances: (batch, predicted, tau)."""
     seen, new = poses[:, None, :num_observed], poses[:, num_observed:, None]
-    turn = new[..., 2] - seen[..., 2]
-    aside = torch.atan2(turn.sin(), turn.cos()).abs() / tolerance[1]
+    aside = wrapped(new[..., 2] - seen[..., 2]).abs() / tolerance[1]
     return (new[..., :2] - seen[..., :2]).norm(dim=-1) / tolerance[0], aside
 
 
 def relative_poses(poses: Tensor) -> Tensor:
-    """Poses as seen from the first one of their episode, where models start: ``(batch, T, 3)``."""
-    move, start = poses[..., :2] - poses[:, :1, :2], poses[:, :1, 2]
-    cos, sin = start.cos(), start.sin()
-    x, y = move.unbind(-1)
-    return torch.stack([cos * x + sin * y, cos * y - sin * x, poses[..., 2] - start], -1)
+    """Poses as seen from the first one of their episode, where models start: ``(batch, T, 3)``.
+
+    Headings count on from there without jumps, whether or not those of the poses are wrapped.
+    """
+    move, heading = poses[..., :2] - poses[:, :1, :2], unwrapped(poses[..., 2])
+    return torch.cat([turned_back(move, heading[:, :1]), (heading - heading[:, :1]).unsqueeze(-1)], -1)
+
+
+def heading_sign(states: Tensor, relative: Tensor) -> float:
+    """1, or -1 for states on a mirrored map, which is as good: both ``(batch, T, 3)``, as of :func:`pose_measures`."""
+    heading, true = unwrapped(states[..., 2].double()), unwrapped(relative[..., 2].double())
+    return 1.0 if float((heading * true).sum()) >= 0 else -1.0
 
 
 def pose_measures(states: Tensor, relative: Tensor) -> dict[str, float]:
@@ -98,10 +108,8 @@ def pose_measures(states: Tensor, relative: Tensor) -> dict[str, float]:
     :param states: ``(batch, T, 3)``, positions and headings.
     :param relative: of :func:`relative_poses`.
     """
-    heading, true = states[..., 2].double(), relative[..., 2].double()
-    # a mirrored map is as good
-    sign = 1.0 if float((heading * true).sum()) >= 0 else -1.0
-    error = sign * heading - true
+    heading, true = unwrapped(states[..., 2].double()), unwrapped(relative[..., 2].double())
+    error = wrapped(heading_sign(states, relative) * heading - true)
     centred = [x - x.mean() for x in (heading, true)]
     power = centred[0].square().sum() * centred[1].square().sum()
     measures = {
@@ -126,16 +134,19 @@ def drift(error: Tensor) -> float:
     return float(error[:, -_WINDOW:].mean() / error[:, -2 * _WINDOW : -_WINDOW].mean())
 
 
-def located(states: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+def located(states: Tensor, poses: Tensor, *, state_heading: bool, pose_heading: bool) -> tuple[Tensor, Tensor]:
     """The coordinates of states and poses that tell where the agent was: all of them without a heading.
 
     With one, positions as seen from the start; of agents that only turn, the heading.
 
     :param states: ``(*draws, batch, T, state_dim)``.
     :param poses: ``(batch, T, pose_dim)``.
+    :param state_heading: whether the last number of a state is a heading; likewise ``pose_heading`` of a pose.
     """
-    if poses.shape[-1] != 3 or states.shape[-1] != 3:
-        return states, poses
+    places = states[..., :-1] if state_heading else states
+    if not pose_heading:
+        return places, poses
     seen = relative_poses(poses)
-    part = slice(0, 2) if bool((seen[..., :2].abs() > 1e-3).any()) else slice(2, 3)
-    return states[..., part], seen[..., part]
+    if state_heading and not bool((seen[..., :2].abs() > 1e-3).any()):
+        return states[..., 2:], seen[..., 2:]
+    return places, seen[..., :2]

@@ -136,7 +136,8 @@ class LinearGaussian(PyroModule):
         """
         s = self.path(actions).sample().squeeze(-3)
         frames = self.decoder(self.prior(s).sample()).sample()
-        return Episodes(frames, actions, num_observed or actions.shape[1], poses=s, validate=False)
+        names = tuple(f"s {d}" for d in range(s.shape[-1]))
+        return Episodes(frames, actions, num_observed or actions.shape[1], poses=s, pose_names=names, validate=False)
 
     def log_evidence(self, episodes: Episodes, reading: Reading | None = None) -> Tensor:
         """log p(x | a) of the scored steps, in nats, ``(batch,)``.

@@ -37,6 +37,9 @@ class MyData:
     def sample(self, batch_size, *, num_observed, num_predicted, seed, split="train", device="cpu"):
         raise NotImplementedError
 
+class ChannelsLast(MyData):
+    frame_shape = (8, 8, 3)
+
 class NoData:
     pass
 
@@ -197,6 +200,7 @@ def test_classes_of_ones_own_are_checked(my_classes: str) -> None:
         ({"guide": f"{my_classes}.Asserting"}, "guide: could not be made: AssertionError: not accepted"),
         ({"guide": f"{my_classes}.Broken"}, "guide: could not be made: TypeError: broken on purpose"),
         ({"data": f"{my_classes}.NoData"}, "data: expected a class with sample, action_names, action_dim"),
+        ({"data": f"{my_classes}.ChannelsLast"}, "data.frame_shape: expected .channels, height, width., got .8, 8, 3"),
     ):
         with pytest.raises(ConfigError, match=message):
             resolve(read_experiment(NAME), overrides).build()

@@ -50,7 +50,7 @@ def circuit(f: RotatingTranslation, steps: int = STEPS) -> Episodes:
     actions = torch.eye(ACTIONS)[order].expand(BATCH, -1, -1).clone()
     with torch.no_grad():
         poses = f.rollout(torch.zeros(BATCH, 3), actions, f.scale * torch.randn(BATCH, steps, 3))
-    return Episodes(views(poses), actions, steps - 10, poses)
+    return Episodes(views(poses), actions, steps - 10, poses, pose_names=("x", "y", "heading"))
 
 
 def model_of(f: RotatingTranslation | Translation, **fields: Any) -> GTMSM:
@@ -95,7 +95,7 @@ def test_a_landmark_is_the_same_after_any_number_of_turns() -> None:
     f.displacement.zero_()[2, 2] = 0.2
     poses = torch.zeros(BATCH, 70, 3)
     poses[..., 2] = 0.194 * torch.arange(70)
-    episodes = Episodes(views(poses), actions, 60, poses)
+    episodes = Episodes(views(poses), actions, 60, poses, pose_names=("x", "y", "heading"))
     model = model_of(f)
     blind, corrected, smoothed = (
         guide(model).eval().path(episodes).sample((32,)).squeeze(2)[..., 2].mean(0) - poses[..., 2]

@@ -54,7 +54,8 @@ def episodes_of(pose_dim: int | None = 3) -> Episodes:
     frames = torch.rand(BATCH, TOTAL, 3, 8, 8, generator=generator)
     actions = torch.eye(ACTIONS)[torch.randint(ACTIONS, (BATCH, TOTAL), generator=generator)]
     poses = None if pose_dim is None else torch.randn(BATCH, TOTAL, pose_dim, generator=generator).cumsum(1)
-    return Episodes(frames, actions, TAU, poses)
+    names = None if pose_dim is None else ("x", "y", "heading")[:pose_dim]
+    return Episodes(frames, actions, TAU, poses, pose_names=names)
 
 
 def loss_of(model: GTMSM, guide: DeadReckoning, episodes: Episodes, elbo: Any = None) -> Tensor:
@@ -163,7 +164,7 @@ def test_starting_values_are_regressed_where_displacements_are_a_target() -> Non
         model.transition.displacement.copy_(true)
         poses = model.transition.rollout(first, actions, torch.zeros(BATCH, TOTAL, 3))
         model.transition.displacement.zero_()
-    model.initialise(Episodes(episodes_of().frames, actions, TAU, poses))
+    model.initialise(Episodes(episodes_of().frames, actions, TAU, poses, pose_names=("x", "y", "heading")))
     torch.testing.assert_close(model.transition.displacement.detach(), true, rtol=1e-3, atol=1e-3)
 
 

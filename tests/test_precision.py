@@ -57,7 +57,8 @@ def episodes_of(pose_dim: int = 3) -> Episodes:
     generator = torch.Generator().manual_seed(1)
     actions = torch.eye(4)[torch.randint(4, (BATCH, TOTAL), generator=generator)]
     poses = torch.randn(BATCH, TOTAL, pose_dim, generator=generator).cumsum(1)
-    return Episodes(torch.rand(BATCH, TOTAL, 3, 8, 8, generator=generator), actions, TAU, poses)
+    frames = torch.rand(BATCH, TOTAL, 3, 8, 8, generator=generator)
+    return Episodes(frames, actions, TAU, poses, pose_names=("x", "y", "heading")[:pose_dim])
 
 
 def one_step(make: Any, precision: Precision) -> tuple[float, Learner, dict[str, Any]]:

@@ -86,6 +86,7 @@ def episodes_of(data: Any) -> Episodes:
         torch.zeros(BATCH, TOTAL, data.action_dim, device="meta"),
         TAU,
         torch.zeros(BATCH, TOTAL, pose_dim, device="meta"),
+        pose_names=("x", "y", "heading")[:pose_dim],
         validate=False,
     )
 

@@ -18,6 +18,7 @@ from gtm_pyro.models import GTMSM
 from gtm_pyro.transitions import RotatingTranslation
 from gtm_pyro.views import VIEW_TOLERANCE, compare_views, drift, located, pose_measures, relative_poses
 
+NAMES = ("x", "y", "heading")
 TURN, TAU, TOTAL = 2 * math.pi / 16, 24, 24 + 120
 # sides of an action: nothing, left, right, forward
 DISPLACEMENT = torch.tensor([[0.0, 0, 0, 0.4], [0.0, 0, 0, 0], [0.0, TURN, -TURN, 0]])
@@ -63,7 +64,7 @@ def walk(batch: int = 5, seed: int = 0) -> Episodes:
     first = torch.rand(batch, 3, generator=generator) * torch.tensor([9.0, 9.0, 6.28])
     with torch.no_grad():
         poses = agent().rollout(first, actions, torch.zeros(batch, TOTAL, 3))
-    return Episodes(frames_at(poses), actions, TAU, poses)
+    return Episodes(frames_at(poses), actions, TAU, poses, pose_names=NAMES)
 
 
 def model_of(transition: RotatingTranslation) -> tuple[GTMSM, DeadReckoning]:
@@ -239,8 +240,9 @@ def test_a_wider_tolerance_calls_more_views_memorised() -> None:
 def test_true_displacements_by_hand_and_from_any_start() -> None:
     north = math.pi / 2
     poses = torch.tensor([[[0.0, 0, north], [0.0, 2.0, north], [-1.0, 2.0, 2 * north], [-1.0, 2.0, 5 * north]]])
-    episodes = Episodes(torch.rand(1, 4, 3, 2, 2), torch.zeros(1, 4, 4), 2, poses)
-    expected = torch.tensor([[[2.0, 0, 0], [0, 1.0, north], [0, 0, 3 * north]]])
+    episodes = Episodes(torch.rand(1, 4, 3, 2, 2), torch.zeros(1, 4, 4), 2, poses, pose_names=NAMES)
+    # three quarters of a turn to the left are one to the right
+    expected = torch.tensor([[[2.0, 0, 0], [0, 1.0, north], [0, 0, -north]]])
     torch.testing.assert_close(episodes.displacements, expected, atol=1e-6, rtol=0)
     moved = walk()
     with torch.no_grad():
@@ -251,8 +253,9 @@ def test_true_displacements_by_hand_and_from_any_start() -> None:
 def test_displacements_need_a_heading() -> None:
     episodes = walk()
     assert episodes.poses is not None
-    for poses, got in ((None, "none"), (episodes.poses[..., :2], r"\(5, 144, 2\)")):
-        without = Episodes(episodes.frames, episodes.actions, TAU, poses)
+    cases = ((None, None, "none"), (episodes.poses[..., :2], None, r"\(5, 144, 2\) named None"))
+    for poses, names, got in (*cases, (episodes.poses, ("x", "height", "y"), r"\(5, 144, 3\) named .*height")):
+        without = Episodes(episodes.frames, episodes.actions, TAU, poses, pose_names=names)
         with pytest.raises(EpisodesError, match=rf"poses: expected \(batch, time, 3\).*got {got}"):
             _ = without.displacements
 
@@ -260,10 +263,15 @@ def test_displacements_need_a_heading() -> None:
 def test_what_tells_where_an_agent_was() -> None:
     torch.manual_seed(0)
     poses, states = torch.randn(2, 5, 3), torch.randn(7, 2, 5, 3)
-    moved, truth = located(states, poses)
+    both = {"state_heading": True, "pose_heading": True}
+    moved, truth = located(states, poses, **both)
     assert moved.equal(states[..., :2]) and truth.equal(relative_poses(poses)[..., :2])
     poses[..., :2] = 1.5  # turns on the spot
-    turned, truth = located(states, poses)
+    turned, truth = located(states, poses, **both)
     assert turned.equal(states[..., 2:]) and torch.allclose(truth[..., 0], poses[..., 2] - poses[:, :1, 2])
     flat = torch.randn(2, 5, 2)
-    assert all(a.equal(b) for a, b in zip(located(states[..., :2], flat), (states[..., :2], flat), strict=True))
+    positions = located(states[..., :2], flat, state_heading=False, pose_heading=False)
+    assert all(a.equal(b) for a, b in zip(positions, (states[..., :2], flat), strict=True))
+    # what has three numbers may have no heading
+    assert located(states, poses, state_heading=False, pose_heading=False)[1].equal(poses)
+    assert located(states, poses, state_heading=False, pose_heading=True)[1].equal(relative_poses(poses)[..., :2])

@@ -48,6 +48,8 @@ class EpisodeData(Protocol):
     ) -> Episodes:
         """Draw episodes of num_observed + num_predicted steps, at least one of them observed.
 
+        Where they have poses, ``pose_names`` says what these are.
+
         Stateless: the same arguments give the same episodes bit for bit, and the global random state is
         neither read nor changed, so a resumed training sees the batches that it would have seen.
         """

@@ -269,6 +269,7 @@ class ImageNavigation:
             num_observed=num_observed,
             poses=positions.to(worlds.dtype),
             worlds=worlds,
+            pose_names=("x", "y"),
             validate=False,
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from gtm_pyro.alignment import robust_affine
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
+from gtm_pyro.programs import has_heading
 from gtm_pyro.reliability.densities import draw_paths, one_by_one
 from gtm_pyro.reliability.findings import Finding, Named
 from gtm_pyro.views import located
@@ -42,7 +43,8 @@ def position_coverage(
     if episodes.poses is None:
         raise EpisodesError("poses: expected true poses in the data for coverage, this data has none")
     draws = torch.cat([draw_paths(model, guide, one, num_draws).cpu() for one in one_by_one(episodes)], 1)
-    draws, poses = located(draws, episodes.poses.cpu().double())
+    headings = {"state_heading": has_heading(model), "pose_heading": episodes.has_heading}
+    draws, poses = located(draws, episodes.poses.cpu().double(), **headings)
     tau = episodes.num_observed
     align = robust_affine(draws[:, :, :tau].double().mean(0), poses[:, :tau])
     cells = align(draws.double())

@@ -31,7 +31,7 @@ def unseen_intervals(model: Any, guide: Any, episodes: Episodes, cell_size: floa
     if episodes.poses is None:
         raise EpisodesError("poses: expected true poses in the data for unseen, this data has none")
     tau, nowhere = episodes.num_observed, torch.zeros(len(episodes), episodes.num_predicted, dtype=torch.long)
-    visited = compare(episodes.poses.cpu(), tau, nowhere, cell_size).visited.numpy()
+    visited = compare(episodes.poses.cpu(), tau, nowhere, cell_size, heading=episodes.has_heading).visited.numpy()
     widths, covered = [], []
     for episode in one_by_one(episodes):
         frames = draw_frames(model, episode, draw_paths(model, guide, episode, NUM_REPLICATES))
