@@ -25,8 +25,9 @@ def fill_folder(arguments: Namespace) -> None:
         source = _source(arguments)
         store = source.store
     places = [*store.places("train"), *store.places("test")]
-    kept = len(places) - len(store.missing())
-    filled = store.fill()
+    wanted = store.missing(whole=True)
+    kept = len(places) - len(wanted)
+    filled = store.fill(wanted)
     if kept:
         print(f"{kept} of {len(places)} shards were there already and are kept", file=sys.stderr)
     total, done = len(places) * SHARD_SIZE, kept * SHARD_SIZE

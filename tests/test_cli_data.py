@@ -43,6 +43,20 @@ def test_a_folder_is_filled_and_filled_up(tmp_path: Path, capfd: pytest.CaptureF
     assert torch.equal(data.sample(70, **asked).frames, fresh.sample(70, **asked).frames)
 
 
+def test_a_damaged_shard_is_not_kept(tmp_path: Path, fails: Fails) -> None:
+    out = tmp_path / "a"
+    assert main([*WORDS, "--episodes", "1", "--out", str(out)]) == 0
+    shard = out / "train-00000.npz"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1  # a bit of a frame: the header is as it was
+    shard.write_bytes(content)
+    message = fails(*WORDS, "--episodes", "1", "--out", str(out))
+    assert f"{shard}: frames: expected a whole array of numbers" in message
+    assert "delete it to have it made again" in message
+    shard.unlink()
+    assert main([*WORDS, "--episodes", "1", "--out", str(out)]) == 0
+
+
 def test_the_words_that_it_shows_name_what_it_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a folder"
     assert main([*WORDS, "--episodes", "3", "--seed", "5", "--steady", "--out", str(out)]) == 0

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def damage(path: Path) -> Iterator[str]:
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
     path.write_bytes(bytes(flipped))
-    yield "frames: expected a whole array"
+    yield "frames: expected a whole array.*; delete it to have it made again"
     path.write_bytes(content)
     path.rename(path.with_name("test-00000.npz"))
     (path.with_name("test-00000.npz")).rename(path.with_name("train-00001.npz"))
@@ -105,6 +105,52 @@ def test_a_bad_file_in_the_users_folder_is_an_error_and_stays(made: list[Arrays]
             store = ShardStore(RECIPE, {"train": 64, "test": 1}, str(tmp_path), 0)
             store.shard("train", 0, CPU)  # what the header does not tell
         assert before == {entry: entry.read_bytes() for entry in tmp_path.iterdir()}
+
+
+def spoil(made: Arrays, name: str, index: tuple[int, ...], value: float) -> Arrays:
+    array = made[name].astype(np.float64) if name == "poses" else made[name].copy()
+    array[index] = value
+    return made | {name: array}
+
+
+WRONG: dict[str, Callable[[Arrays], Arrays]] = {
+    r"frames: expected \(32, 3, 3, 32, 32\) of uint8, got .* of float32": lambda made: (
+        made | {"frames": made["frames"].astype(np.float32) / 255}
+    ),
+    "frames: expected .* of uint8, got .* of float64": lambda made: (
+        made | {"frames": np.full(made["frames"].shape, np.nan)}
+    ),
+    r"actions\[0, 1\]: expected a one-hot vector, got \(0, 0, 0\)": lambda made: (
+        made | {"actions": np.zeros_like(made["actions"])}
+    ),
+    r"actions\[3, 2\]: expected a one-hot vector, got \(7, ": lambda made: spoil(made, "actions", (3, 2, 0), 7),
+    r"actions: expected \(32, 3, 3\) of uint8, got \(32, 3, 8\) of uint8": lambda made: (
+        made | {"actions": np.eye(8, dtype=np.uint8)[np.zeros((32, 3), int)]}
+    ),
+    r"poses\[5, 1, 2\]: expected a finite value, got nan": lambda made: spoil(made, "poses", (5, 1, 2), np.nan),
+    r"poses\[5, 1, 2\]: expected a heading in radians": lambda made: spoil(made, "poses", (5, 1, 2), 180.0),
+    "poses: expected .* of float64, got none": lambda made: {name: made[name] for name in ("frames", "actions")},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_shard_with_a_valid_header_and_wrong_values(message: str, made: list[Arrays], tmp_path: Path) -> None:
+    path = shards.write_shard(tmp_path, RECIPE, "train", 0, WRONG[message](made[0]))
+    shards.check_header(path, RECIPE, "train", 0)
+    store = ShardStore(RECIPE, {"train": 1, "test": 1}, str(tmp_path), 0)
+    with pytest.raises(EpisodesError, match=rf"train-00000\.npz: {message}.*; delete it to have it made again$"):
+        store.shard("train", 0, CPU)
+    with pytest.raises(EpisodesError, match=message):
+        store.fill()
+    assert store.missing() == [("test", 0)], "by its header it is there"
+
+
+def test_shards_of_before_have_no_names(made: list[Arrays], tmp_path: Path) -> None:
+    path = shards.write_shard(tmp_path, RECIPE, "train", 0, made[0])
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in ("header", "frames", "actions", "poses")}
+    np.savez(path, **arrays)
+    assert same(shards.load_shard(tmp_path, RECIPE, "train", 0), made[0])
 
 
 def test_a_bad_file_in_the_own_folder_is_made_again(

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def test_episodes_are_whole(source: type[Labyrinth], actions: tuple[str, ...]) -
     state = torch.get_rng_state()
     episodes = data.sample(2, num_observed=5, num_predicted=3, seed=0, split="test")
     assert torch.equal(state, torch.get_rng_state())
-    Episodes(num_observed=5, **episodes._tensors())  # every value is checked
+    assert episodes.has_heading and episodes.continuous_actions is False
+    replace(episodes, validate=True)  # every value is checked
     assert episodes.frames.shape == (2, 8, 3, 32, 32) and episodes.num_observed == 5
     assert episodes.poses is not None and episodes.poses.shape == (2, 8, 3)
     assert episodes.frames.dtype == episodes.actions.dtype == episodes.poses.dtype == torch.get_default_dtype()

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
+import torch
 
 from gtm_pyro.atomic import write_atomically
+from gtm_pyro.conventions import check_values
 from gtm_pyro.data.base import Split
+from gtm_pyro.data.labyrinth.motion import ROTATION_ACTIONS, WALK_ACTIONS
 from gtm_pyro.episodes import read_shard
 from gtm_pyro.errors import EpisodesError
 
@@ -25,6 +28,9 @@ SHARD_SIZE = 32
 """Episodes in a shard."""
 PIXELS_VERSION = 1
 """To be raised with every change after which the same seed gives other worlds, walks or pixels."""
+
+POSE_NAMES = ("x", "y", "heading")
+_MADE_AGAIN = "delete it to have it made again"
 
 Arrays = dict[str, np.ndarray]
 
@@ -124,7 +130,8 @@ def write_shard(folder: Path, recipe: Recipe, split: Split, number: int, arrays:
     path = shard_path(folder, split, number)
     content = BytesIO()
     header = np.array(json.dumps(recipe.header(split, number)))
-    np.savez(content, allow_pickle=False, header=header, **arrays)
+    said = {"header": header, "pose_names": np.array(POSE_NAMES), "continuous_actions": np.array(False)}
+    np.savez(content, allow_pickle=False, **said, **arrays)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content.getvalue())
@@ -152,19 +159,36 @@ def check_header(path: Path, recipe: Recipe, split: Split, number: int) -> None:
 
 
 def load_shard(folder: Path, recipe: Recipe, split: Split, number: int) -> Arrays:
-    """The arrays of a shard, as :func:`make_shard` gives them.
+    """The arrays of a shard, as :func:`make_shard` gives them; every value is checked.
 
-    :raises EpisodesError: the file is damaged, of another kind, or holds other episodes.
+    :raises EpisodesError: the file is damaged, of another kind, or holds other episodes or values; names the array
+        and the index, and says what to do.
     """
     path = shard_path(folder, split, number)
     check_header(path, recipe, split, number)
-    arrays = read_shard(path)
-    lead = (SHARD_SIZE, recipe.num_steps)
-    for name, rest in (("frames", (3, 32, 32)), ("actions", ()), ("poses", (3,))):
-        if name not in arrays or arrays[name].shape[: 2 + len(rest)] != (*lead, *rest):
-            got = arrays[name].shape if name in arrays else "none"
-            raise EpisodesError(f"{path}: {name}: expected ({', '.join(map(str, (*lead, *rest)))}, ...), got {got}")
-    return {name: arrays[name] for name in ("frames", "actions", "poses")}
+    try:
+        arrays = read_shard(path)
+    except EpisodesError as error:
+        raise EpisodesError(f"{error}; {_MADE_AGAIN}") from error.__cause__
+    try:
+        return _checked(arrays, recipe)
+    except EpisodesError as error:
+        raise EpisodesError(f"{path}: {error}; {_MADE_AGAIN}") from None
+
+
+def _checked(arrays: Mapping[str, np.ndarray], recipe: Recipe) -> Arrays:
+    num_actions = len(ROTATION_ACTIONS if recipe.source == "labyrinth-rotation" else WALK_ACTIONS)
+    expected = {"frames": (np.uint8, (3, 32, 32)), "actions": (np.uint8, (num_actions,)), "poses": (np.float64, (3,))}
+    for name, (dtype, rest) in expected.items():
+        shape = (SHARD_SIZE, recipe.num_steps, *rest)
+        array = arrays.get(name)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            got = "none" if array is None else f"{array.shape} of {array.dtype}"
+            raise EpisodesError(f"{name}: expected {shape} of {np.dtype(dtype)}, got {got}")
+    # any byte is a good pixel
+    small = {name: torch.from_numpy(arrays[name]) for name in ("actions", "poses")}
+    check_values(small, has_heading=True, continuous_actions=False)
+    return {name: arrays[name] for name in expected}
 
 
 def check_writable(folder: Path) -> None:
@@ -198,10 +222,10 @@ def _read_header(path: Path) -> dict[str, Any] | None:
             header = json.loads(str(archive["header"]))
     except OSError as error:
         if error.strerror is None:
-            raise EpisodesError(f"{damaged}; delete it to have it made again") from error
+            raise EpisodesError(f"{damaged}; {_MADE_AGAIN}") from error
         raise EpisodesError(f"{path}: could not be read ({error.strerror})") from error
     except Exception as error:  # whatever zip, zlib, numpy and json make of garbage
-        raise EpisodesError(f"{damaged}; delete it to have it made again") from error
+        raise EpisodesError(f"{damaged}; {_MADE_AGAIN}") from error
     return header if isinstance(header, dict) else None
 
 

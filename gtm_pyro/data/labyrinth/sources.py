@@ -7,7 +7,7 @@ import torch
 
 from gtm_pyro.data.base import Measures, Split, check_request, check_whole, seeded_generator
 from gtm_pyro.data.labyrinth.motion import ROTATION_ACTIONS, WALK_ACTIONS, Action
-from gtm_pyro.data.labyrinth.shards import SHARD_SIZE, Recipe
+from gtm_pyro.data.labyrinth.shards import POSE_NAMES, SHARD_SIZE, Recipe
 from gtm_pyro.data.labyrinth.store import ShardStore
 from gtm_pyro.data.labyrinth.world import World
 from gtm_pyro.episodes import Episodes
@@ -80,7 +80,13 @@ class Labyrinth:
         # of one part, a copy would be the costliest step
         frames, actions, poses = (torch.cat(p) if len(p) > 1 else p[0] for p in zip(*parts, strict=True))
         return Episodes(
-            frames=frames.div_(255), actions=actions, num_observed=num_observed, poses=poses, validate=False
+            frames=frames.div_(255),
+            actions=actions,
+            num_observed=num_observed,
+            poses=poses,
+            pose_names=POSE_NAMES,
+            continuous_actions=False,
+            validate=False,
         )
 
     def worlds(self, batch_size: int, *, seed: int, split: Split = "train") -> list[World]:

@@ -99,27 +99,29 @@ class ShardStore:
             self._loaded[place, device] = Shard(*tensors)
         return self._loaded[place, device]
 
-    def missing(self) -> list[Place]:
+    def missing(self, *, whole: bool = False) -> list[Place]:
         """The shards of both splits that are not in the folder.
 
+        :param whole: read those that are there to the last byte, not their headers alone: about a second a gigabyte.
         :raises EpisodesError: what is in the user's folder is damaged or holds other episodes.
         """
         assert self.folder is not None
         found = []
         for place in [*self.places("train"), *self.places("test")]:
             path = shards.shard_path(self.folder, *place)
-            if not path.exists() or not self._is_sound(path, place):
+            if not path.exists() or not self._is_sound(path, place, whole):
                 found.append(place)
         return found
 
-    def fill(self) -> Iterator[Place]:
+    def fill(self, wanted: list[Place] | None = None) -> Iterator[Place]:
         """Make the shards that are missing in the folder, and yield each when it is whole on the disk.
 
+        :param wanted: those that ``missing(whole=True)`` found, which is asked by default.
         :raises EpisodesError: at once: the folder cannot be written to; later: a shard cannot be made or written.
         :raises MissingDependencyError: at once: vizdoom is needed and not installed.
         """
         assert self.folder is not None
-        wanted = self.missing()
+        wanted = self.missing(whole=True) if wanted is None else wanted
         if wanted and self.recipe.engine == "vizdoom":
             check_vizdoom()
         shards.check_writable(self.folder)
@@ -175,9 +177,12 @@ class ShardStore:
         label = f"{self.recipe.source}: shard {place[1]} for {'training' if place[0] == 'train' else 'testing'}"
         return Job(label, shards.make_shard, (self.recipe, *place))
 
-    def _is_sound(self, path: Path, place: Place) -> bool:
+    def _is_sound(self, path: Path, place: Place, whole: bool) -> bool:
         try:
-            shards.check_header(path, self.recipe, *place)
+            if whole:
+                shards.load_shard(path.parent, self.recipe, *place)
+            else:
+                shards.check_header(path, self.recipe, *place)
         except EpisodesError as error:
             self._warn_or_raise(error)
             return False
