@@ -14,13 +14,14 @@ def write(path, number, steps, first, dtype=np.uint8, **extra):
     values = np.arange(first, first + number, dtype=dtype)[:, None, None, None, None]
     frames = np.broadcast_to(values if dtype == np.uint8 else values / 255, (number, steps, 1, 2, 2))
     actions = np.broadcast_to(np.arange(steps, dtype=np.float32)[:, None], (number, steps, 1))
+    extra = {"continuous_actions": np.asarray(True)} | extra
     np.savez(path, frames=frames.astype(dtype), actions=actions, poses=actions, **extra)
 
 
 @pytest.fixture
 def folder(tmp_path):
     write(tmp_path / "a.npz", 7, 10, first=0)
-    write(tmp_path / "b.npz", 3, 30, first=7, num_observed=np.asarray(5))
+    write(tmp_path / "b.npz", 3, 30, first=7, num_observed=np.asarray(25))
     return tmp_path
 
 
@@ -86,7 +87,7 @@ def test_shards_that_disagree_are_named(folder):
         np.savez(folder / "c.npz", **(arrays | {name: array}))
         with pytest.raises(EpisodesError, match=rf"c\.npz: {name}: expected .* like the first shard"):
             SavedEpisodes(str(folder))
-    np.savez(folder / "c.npz", frames=arrays["frames"], actions=arrays["actions"])
+    np.savez(folder / "c.npz", **{name: array for name, array in arrays.items() if name != "poses"})
     with pytest.raises(EpisodesError, match=r"c\.npz: poses: expected 1 .* got None"):
         SavedEpisodes(str(folder))
     np.savez(folder / "c.npz", **(arrays | {"actions": np.full((2, 10, 1), np.nan)}))
