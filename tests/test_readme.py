@@ -4,12 +4,15 @@ import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from gtm_pyro.cli import main
+from gtm_pyro.config import resolve
+from gtm_pyro.experiment_files import read_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = (
@@ -31,7 +34,7 @@ def run(command: str, small: str = TINY) -> None:
     words = shlex.split(command, comments=True)[1:]
     if words[0] == "train" and "--resume" not in words:
         words += shlex.split(small)
-        if words[1].startswith("labyrinth"):
+        if words[1].startswith("labyrinth") and "--data" not in words:
             words += shlex.split("--data.num_episodes 32 --data.num_test_episodes 4 --data.num_steps 32")
     if "LabyrinthRooms" in words:
         words += shlex.split("--data.num_test_episodes 2 --data.num_steps 324")
@@ -87,11 +90,20 @@ def test_the_page_on_labyrinths_runs(workplace: Path) -> None:
 
 
 def test_the_page_on_your_data_runs(workplace: Path) -> None:
-    (example,) = blocks("docs/your_data.md", "python")
-    exec(compile(example, "your_data.md", "exec"), {})
-    for command in commands("docs/your_data.md"):
-        run(command, small="--steps 2")  # its stages and its evaluation fit the example's episodes as they are
+    names: dict[str, Any] = {}
+    for example in blocks("docs/your_data.md", "python"):
+        exec(compile(example, "your_data.md", "exec"), names)
+    actions, log, episodes = names["actions"], names["log"], names["episodes"]
+    assert torch.equal(actions[:, 1:], log[:, :-1]) and episodes.frame_shape == (3, 8, 8)
+    assert episodes.has_heading
+    first, walk = commands("docs/your_data.md")
+    run(first, small="--steps 2")  # its stages and its evaluation fit the example's episodes as they are
     assert (workplace / "runs/video/evaluation.json").is_file()
+    _, _, name, *words = shlex.split(walk)
+    fields = dict(zip([word.removeprefix("--") for word in words[::2]], words[1::2], strict=True))
+    assert fields.pop("out") == "runs/walks"
+    walks = resolve(read_experiment(name), fields).build().data
+    assert walks.sample(2, num_observed=150, num_predicted=150, seed=0, split="test").has_heading
 
 
 def test_links_lead_somewhere() -> None:
