@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,9 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
         write_atomically(description, json.dumps(record, indent=1).encode())
         _remove_older(directory, checkpoint.step)
     except OSError as error:
+        if not description.exists():
+            with suppress(OSError):  # half a checkpoint is no use, and takes the room that a full disk lacks
+                weights.unlink(missing_ok=True)
         earlier = [step for step in _steps(directory) if step != checkpoint.step]
         kept = f"the last good checkpoint is step {max(earlier)}" if earlier else "there is no earlier one"
         reason = error.strerror or error

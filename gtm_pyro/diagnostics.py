@@ -2,10 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 import pyro
@@ -13,6 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from gtm_pyro.atomic import write_result
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
@@ -112,8 +111,6 @@ def save_posterior(tree: "DataTree", path: str | os.PathLike[str]) -> Path:
 
     :raises RunFolderError: it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     # noise does not shrink, constant frames and one-hot actions do
     packing = {"zlib": True, "complevel": 1}
     packed = {
@@ -121,16 +118,7 @@ def save_posterior(tree: "DataTree", path: str | os.PathLike[str]) -> Path:
         for group in ("observed_data", "constant_data")
         if group in tree.children
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tree.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunFolderError(f"{path}: could not be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return path
+    return write_result(path, tree.to_netcdf(engine="h5netcdf", encoding=packed))
 
 
 def read_groups(path: str | os.PathLike[str], parent: str) -> "dict[str, Dataset]":

@@ -5,7 +5,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtm_pyro.atomic import write_atomically
+from gtm_pyro.atomic import write_arrays
 from gtm_pyro.conventions import HEADING, channels_last, check_pose_names, check_values, turned_back, wrapped
 from gtm_pyro.errors import EpisodesError
 
@@ -182,7 +181,7 @@ class Episodes:
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self._tensors().items()}
         said = {name: getattr(self, name) for name in _DECLARATIONS}
         arrays |= {name: np.asarray(value) for name, value in said.items() if value is not None}
-        _write_arrays(Path(path), arrays)
+        write_arrays(path, arrays, EpisodesError)
 
     @classmethod
     def load(
@@ -246,17 +245,24 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
 def save_shards(episodes: Episodes, directory: str | os.PathLike[str], shard_size: int = 64) -> list[Path]:
     """Write episodes as NPZ shards of at most ``shard_size`` episodes each, and return their paths.
 
-    :raises EpisodesError: the folder holds shards already (two data sets would mix), or cannot be written.
+    :raises EpisodesError: the folder holds shards already (two data sets would mix), or cannot be written; then none of
+        these shards stays.
     """
     directory = Path(directory)
     if shard_size < 1:
         raise EpisodesError(f"shard_size: expected at least 1, got {shard_size}")
     if directory.is_dir() and any(directory.glob(SHARD_PATTERN)):
         raise EpisodesError(f"{directory}: expected a folder without {SHARD_PATTERN} files, it holds some")
-    paths = []
-    for number, start in enumerate(range(0, episodes.batch_size, shard_size)):
-        paths.append(directory / f"episodes-{number:05d}.npz")
-        episodes[start : start + shard_size].save(paths[-1])
+    paths: list[Path] = []
+    try:
+        for number, start in enumerate(range(0, episodes.batch_size, shard_size)):
+            path = directory / f"episodes-{number:05d}.npz"
+            episodes[start : start + shard_size].save(path)
+            paths.append(path)
+    except BaseException:  # a part of a data set would pass for the whole
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
     return paths
 
 
@@ -365,16 +371,6 @@ def _to_tensor(name: str, array: np.ndarray) -> Tensor:
         kinds = "floats in [0, 1] or uint8" if allowed == "f" else "numbers"
         raise EpisodesError(f"{name}: expected {kinds}, got dtype {array.dtype}")
     return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
-
-
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    content = BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.getvalue())
-    except OSError as error:
-        raise EpisodesError(f"{path}: could not be written ({error.strerror or error})") from error
 
 
 def _check_shapes(episodes: Episodes) -> None:

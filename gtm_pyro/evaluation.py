@@ -1,6 +1,5 @@
 """The measures of a model, one definition each. Pixels are in [0, 1]; steps and poses of held-out episodes."""
 
-import io
 import math
 import os
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.alignment import Alignment, best_affine, best_similarity, root_mean_square
-from gtm_pyro.atomic import write_result
+from gtm_pyro.atomic import write_arrays
 from gtm_pyro.bounds import log_weights
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
@@ -106,9 +105,7 @@ class Evaluation:
 
         :raises RunFolderError: the file cannot be written.
         """
-        buffer = io.BytesIO()
-        np.savez(buffer, **self.by_horizon)  # type: ignore[arg-type]
-        write_result(path, buffer.getvalue())
+        write_arrays(path, self.by_horizon)
 
 
 @torch.no_grad()

@@ -1,19 +1,17 @@
 """Long rollouts of a trained model: remember the first steps of an episode, imagine the rest from actions alone."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
-from uuid import uuid4
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gtm_pyro.atomic import write_arrays
 from gtm_pyro.data.base import EpisodeData, Split
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, EpisodesError, RunFolderError
+from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
 from gtm_pyro.views import visited_and_retrieved
 
@@ -83,20 +81,7 @@ class Generated:
 
         :raises RunFolderError: it cannot be written; whatever stood there stays as it was.
         """
-        path = Path(path)
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise RunFolderError(f"{path}: could not be written ({error.strerror or error})") from error
+        write_arrays(path, {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None})
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The run folder: what lies where, who may write into it, and files that are written whole or not at all."""
 
+import errno
 import json
 import os
 import threading
@@ -150,13 +151,19 @@ class RunFolder:
         return list(self.path.glob(".*.*.tmp"))
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl.
+        """Add one line to metrics.jsonl, whole or not at all.
 
         :raises RunFolderError: it cannot be written.
         """
         try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            with self.metrics.open("ab", buffering=0) as file:
+                size, text = file.tell(), (json.dumps(line) + "\n").encode()
+                try:
+                    if file.write(text) < len(text):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(size)
+                    raise
         except OSError as error:
             raise RunFolderError(f"{self.metrics}: could not be written ({error.strerror})") from error
 

@@ -245,14 +245,14 @@ class _Process:
     def _shared_memory(self) -> list[Path]:
         """Files of its engine, whose names end with a name of the engine's."""
         with suppress(OSError, ValueError, IndexError):
-            arguments = (self._home / ARGUMENTS).read_text().splitlines()
+            arguments = (self._home / ARGUMENTS).read_text(encoding="utf-8", errors="replace").splitlines()
             name = arguments[arguments.index("+viz_instance_id") + 1]
             return [_SHARED_MEMORY / f"ViZDoom{part}{name}" for part in ("SM", "MQCtr", "MQDoom")]
         return []
 
     def _last_words(self) -> str:
         with suppress(OSError):
-            lines = (self._home / "errors.txt").read_text(errors="replace").splitlines()
+            lines = (self._home / "errors.txt").read_text(encoding="utf-8", errors="replace").splitlines()
             words = [line.strip() for line in lines if line.strip()]
             if words:
                 return f": {words[-1]}"

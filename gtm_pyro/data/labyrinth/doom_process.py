@@ -42,9 +42,10 @@ def start(first_map: str) -> Any:
 
     game = vizdoom.DoomGame()
     engine = os.path.join(os.path.dirname(vizdoom.__file__), "vizdoom")
-    with open(_LAUNCHER, "w") as file:
+    with open(_LAUNCHER, "wb") as file:
         # they name the shared memory, which an engine that cannot start leaves behind
-        file.write(f'#!/bin/sh\nprintf \'%s\\n\' "$@" > {ARGUMENTS}\nexec {shlex.quote(engine)} "$@"\n')
+        text = f'#!/bin/sh\nprintf \'%s\\n\' "$@" > {ARGUMENTS}\nexec {shlex.quote(engine)} "$@"\n'
+        file.write(os.fsencode(text))
     os.chmod(_LAUNCHER, 0o700)
     if os.access(_LAUNCHER, os.X_OK):  # some file systems run nothing
         game.set_vizdoom_path(os.path.abspath(_LAUNCHER))

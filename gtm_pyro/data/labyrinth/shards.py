@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -14,7 +13,7 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from gtm_pyro.atomic import write_atomically
+from gtm_pyro.atomic import write_arrays
 from gtm_pyro.conventions import check_values
 from gtm_pyro.data.base import Split
 from gtm_pyro.data.labyrinth.motion import ROTATION_ACTIONS, WALK_ACTIONS
@@ -127,17 +126,9 @@ def write_shard(folder: Path, recipe: Recipe, split: Split, number: int, arrays:
 
     :raises EpisodesError: no rights, a full disk.
     """
-    path = shard_path(folder, split, number)
-    content = BytesIO()
     header = np.array(json.dumps(recipe.header(split, number)))
     said = {"header": header, "pose_names": np.array(POSE_NAMES), "continuous_actions": np.array(False)}
-    np.savez(content, allow_pickle=False, **said, **arrays)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.getvalue())
-    except OSError as error:
-        raise EpisodesError(f"{path}: could not be written ({error.strerror or error})") from error
-    return path
+    return write_arrays(shard_path(folder, split, number), {**said, **arrays}, EpisodesError)
 
 
 def check_header(path: Path, recipe: Recipe, split: Split, number: int) -> None:

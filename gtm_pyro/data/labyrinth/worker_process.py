@@ -92,7 +92,7 @@ class WorkerProcess:
         if status < 0:
             return f"the worker was killed by {signal.Signals(-status).name}"
         with suppress(OSError):
-            lines = (self._home / "errors.txt").read_text(errors="replace").splitlines()
+            lines = (self._home / "errors.txt").read_text(encoding="utf-8", errors="replace").splitlines()
             words = [line.strip() for line in lines if line.strip()]
             if words:
                 return f"the worker ended with status {status}: {words[-1]}"
@@ -169,7 +169,8 @@ def _kill_all(worker: int, home: Path) -> None:
             with suppress(OSError):
                 if mark in environment.read_bytes():
                     others.append(int(environment.parent.name))
-                    names.update(re.findall(r"/dev/shm/ViZDoom\w+", environment.with_name("maps").read_text()))
+                    maps = environment.with_name("maps").read_text(encoding="utf-8", errors="replace")
+                    names.update(re.findall(r"/dev/shm/ViZDoom\w+", maps))
         for name in names:
             with suppress(OSError):
                 os.unlink(name)
