@@ -49,6 +49,8 @@ def write_result(
     :param error_class: raised if it cannot be written (no rights, a full disk); whatever stood there stays as it was.
     """
     path = Path(path)
+    if not path.name:
+        raise error_class(f"path: expected the name of a file, got {str(path)!r}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)

@@ -30,10 +30,13 @@ from gtm_pyro.help_words import (
     TRAIN,
 )
 from gtm_pyro.interrupts import Interrupted
+from gtm_pyro.limits import LARGEST_DRAWS, LARGEST_EPISODES, LARGEST_SEED, LARGEST_WORKERS
+from gtm_pyro.shown import streams_that_show_every_name
 
 BAD_INPUT = 2
 
 _MACHINE = ("device", "num_threads")
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,11 +50,13 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument ").replace("expected one argument", "expected a value"))
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     def whole(text: str) -> int:
-        if text.isdecimal() and int(text) >= least:
+        # Python reads no number of thousands of digits
+        if text.isdecimal() and len(text) < 100 and least <= int(text) and (most is None or int(text) <= most):
             return int(text)
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, got {text!r}")
 
     return whole
 
@@ -96,8 +101,9 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     fields = ("data", "evaluation", "guide", *_MACHINE)
     add = command("diagnose", usage, "tell when a run's posterior can be trusted", DIAGNOSE, *fields).add_argument
     add("--checks", metavar="NAME,...", help="which ones (default: all that the data has what it takes for)")
-    add("--draws", metavar="N", type=_whole(100), default=200, help="of the path (default: %(default)s)")
-    add("--simulations", metavar="N", type=_whole(40), default=100, help="episodes for sbc (default: %(default)s)")
+    add("--draws", metavar="N", type=_whole(100, LARGEST_DRAWS), default=200, help="of the path (default: %(default)s)")
+    text = "episodes for sbc (default: %(default)s)"
+    add("--simulations", metavar="N", type=_whole(40, LARGEST_DRAWS), default=100, help=text)
     add("--out", metavar="DIR2", help="write into this folder, leave the run alone")
 
     usage, text = "DIR [--kidnap] [--slip P] [--guide GUIDE] [--out DIR2]", "find an agent put anywhere on a map"
@@ -113,7 +119,8 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add("--slip", metavar="P", help=text)
     text = "particles; short for --guide.num_hypotheses (default: 64, or what a --guide has)"
     add("--num_hypotheses", metavar="N", type=_whole(1), help=text)
-    add("--seed", metavar="N", type=_whole(0), default=0, help="of the worlds and both walks (default: %(default)s)")
+    text = "of the worlds and both walks (default: %(default)s)"
+    add("--seed", metavar="N", type=_whole(0, LARGEST_SEED), default=0, help=text)
     text = "where the worlds are from, test or train (default: %(default)s)"
     add("--split", metavar="SPLIT", default="test", help=text)
     add("--out", metavar="DIR2", help="write into this folder, leave the run alone")
@@ -134,7 +141,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     text = "steps that are remembered (default: as in the run's evaluation)"
     add("--num_observed", metavar="N", type=_whole(1), help=text)
     text = "of the episode, the walk and the noise (default: %(default)s)"
-    add("--seed", metavar="N", type=_whole(0), default=0, help=text)
+    add("--seed", metavar="N", type=_whole(0, LARGEST_SEED), default=0, help=text)
     text = "where the episode is from, test or train (default: %(default)s)"
     add("--split", metavar="SPLIT", default="test", help=text)
     text = "frames as uint8, 0 to 255, or float32, [0, 1] at four times the size (default: %(default)s)"
@@ -145,15 +152,16 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add = command("data", usage, text, DATA).add_argument
     add("source", metavar="NAME", nargs="?", help="labyrinth-rotation, labyrinth-walk or labyrinth-rooms")
     text = "to train on (default: what the source has; a shard of 32 is always whole)"
-    add("--episodes", metavar="N", type=_whole(1), help=text)
-    add("--test_episodes", metavar="N", type=_whole(1), help="to test on (default: what the source has)")
+    add("--episodes", metavar="N", type=_whole(1, LARGEST_EPISODES), help=text)
+    text = "to test on (default: what the source has)"
+    add("--test_episodes", metavar="N", type=_whole(1, LARGEST_EPISODES), help=text)
     add("--steps", metavar="N", type=_whole(1), help="frames of an episode (default: what the source has)")
     add("--engine", metavar="NAME", default="raycaster", help="raycaster or vizdoom (default: %(default)s)")
-    add("--seed", metavar="N", type=_whole(0), default=0, help="of the labyrinths (default: %(default)s)")
+    add("--seed", metavar="N", type=_whole(0, LARGEST_SEED), default=0, help="of the labyrinths (default: %(default)s)")
     add("--steady", action="store_true", help="labyrinth-rotation at full speed from the start, not from rest")
     add("--out", metavar="DIR", help="where the shards go (default: a folder of the user's caches)")
     text = "processes that make them; 0 is this one (default: %(default)s)"
-    add("--workers", metavar="N", type=_whole(0), default=1, help=text)
+    add("--workers", metavar="N", type=_whole(0, LARGEST_WORKERS), default=1, help=text)
 
     command("list", "", "the experiments, and the classes that can be named in them", LIST)
     return top, commands.choices
@@ -165,6 +173,11 @@ def main(words: Sequence[str] | None = None) -> int:
     :param words: those after ``gtm-pyro``.
     :return: the exit status.
     """
+    with streams_that_show_every_name():
+        return _main(words)
+
+
+def _main(words: Sequence[str] | None) -> int:
     rest = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in rest
     rest = [word for word in rest if word != "--debug"]
@@ -173,7 +186,9 @@ def main(words: Sequence[str] | None = None) -> int:
             return _run(rest)
     except SystemExit as done:  # of argparse, after --help
         return int(done.code or 0)
-    except (GTMPyroError, OSError) as error:
+    except (GTMPyroError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_of_memory(error):
+            raise
         if isinstance(error, BrokenPipeError):  # the reader of our output, head for instance, had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
@@ -223,15 +238,33 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
         raise ConfigError(f"{unknown[0]}: no such option{guess.replace('mean ', 'mean --')}")
     if rest:
         raise ConfigError(f"{rest[0]}: not expected here; {' '.join(parser.format_usage().split())}")
+    _refuse_empty_names(arguments)
     arguments.overrides = {name: text for name, text in vars(arguments).items() if name.partition(".")[0] in fields}
     return arguments
 
 
+def _refuse_empty_names(arguments: argparse.Namespace) -> None:
+    """An empty name, of a variable of the shell that is not set for instance, would mean the working folder."""
+    for option in ("out", "report", "video", "actions"):
+        if getattr(arguments, option, None) == "":
+            raise ConfigError(f"--{option}: expected a name, got ''")
+    for name in (getattr(arguments, "folder", None), *getattr(arguments, "folders", ())):
+        if name == "":
+            raise ConfigError("DIR: expected the name of a run folder, got ''")
+
+
 def _one_line(error: BaseException) -> str:
+    if _is_of_memory(error):
+        return f"out of memory ({str(error).strip().splitlines()[0]}); smaller numbers need less"
     if isinstance(error, OSError) and not isinstance(error, GTMPyroError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = str(error).partition("Trace Shapes:")[0]  # Pyro adds a table of shapes to what a program raises
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(line.strip() for line in text.splitlines() if line.strip()) or type(error).__name__
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """torch's are RuntimeErrors."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,7 @@
 """From the words of a command to a config, a run folder, and programs that are ready to use."""
 
+import math
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from copy import deepcopy
@@ -17,7 +19,9 @@ from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
 from gtm_pyro.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment_files import Raw, experiments, read_experiment, read_run
 from gtm_pyro.fitting import first_line, resolve_device
+from gtm_pyro.limits import check_episodes, check_memory, check_stages
 from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.shown import quoted
 
 # what may change when a run goes on: where it computes and how often it writes, not what it computes
 _MAY_CHANGE = ("device", "num_threads", "checkpoint_every", "log_every", "evaluation")
@@ -58,7 +62,7 @@ def _refuse_used(folder: RunFolder) -> None:
     if folder.path.is_dir() and folder.contents():
         raise RunFolderError(
             f"{folder.path}: expected a new or empty folder, this one is in use; "
-            f"gtm-pyro train --resume {folder.path} continues the run in it"
+            f"to continue the run in it: gtm-pyro train --resume {quoted(folder.path)}"
         )
 
 
@@ -76,6 +80,12 @@ def one_run(arguments: Namespace, command: str) -> RunFolder:
     if arguments.folder is None:
         raise ConfigError(f"DIR: expected a run folder, got none; usage: gtm-pyro {command} DIR")
     return RunFolder.open(arguments.folder)
+
+
+def check_file(option: str, name: str | os.PathLike[str] | None) -> None:
+    """Raise ConfigError if a file that will be written is a folder."""
+    if name is not None and Path(name).is_dir():
+        raise ConfigError(f"{option}: expected a file, {name} is a folder")
 
 
 def other_folder(arguments: Namespace) -> RunFolder | None:
@@ -161,11 +171,18 @@ def build(config: Config) -> tuple[Experiment, torch.device]:
 
 
 def check_can_be_evaluated(experiment: Experiment) -> None:
-    """Whether model and guide have what evaluation asks of them besides being Pyro programs."""
+    """Whether model and guide have what evaluation asks of them besides being Pyro programs, and memory has room.
+
+    :raises ConfigError: says what is lacking.
+    """
     for what, program, names in (("model", experiment.model, _MODEL_METHODS), ("guide", experiment.guide, ("path",))):
         missing = [name for name in names if not hasattr(program, name)]
         if missing:
             raise ConfigError(f"{what}: evaluation needs {missing[0]}, which {type(program).__name__} does not have")
+    asked, data = experiment.evaluation, experiment.data
+    check_episodes("evaluation.num_episodes", asked.num_episodes, asked.num_observed + asked.num_predicted, data)
+    drawn = min(asked.posterior_episodes, asked.num_episodes) * asked.num_predicted
+    check_memory("evaluation.posterior_samples", asked.posterior_samples, 4 * drawn * math.prod(data.frame_shape))
 
 
 def with_measures(evaluation: Evaluation, experiment: Experiment) -> Evaluation:
@@ -182,6 +199,7 @@ def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
     :raises ConfigError: says why.
     """
     check_can_be_evaluated(experiment)
+    check_stages(experiment.stages, experiment.data)
     try:
         # copies, for a program may make parameters on its first call
         model, guide = (program.to(device) for program in deepcopy((experiment.model, experiment.guide)))

@@ -16,6 +16,7 @@ from gtm_pyro.command_inputs import (
     all_held_out,
     build,
     check_can_be_evaluated,
+    check_file,
     newest_step,
     one_run,
     other_folder,
@@ -25,7 +26,7 @@ from gtm_pyro.command_inputs import (
     trained,
     with_measures,
 )
-from gtm_pyro.comparison import compare
+from gtm_pyro.comparison import check_suffix, compare
 from gtm_pyro.config import Experiment
 from gtm_pyro.data.labyrinth.sources import Labyrinth
 from gtm_pyro.data_command import fill_folder
@@ -44,6 +45,7 @@ from gtm_pyro.reliability import diagnose
 from gtm_pyro.reliability.export import diagnosis_kept, save_diagnosis
 from gtm_pyro.report import summary, write_report
 from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.shown import quoted
 from gtm_pyro.video import check_video, save_video
 from gtm_pyro.views import VIEW_TOLERANCE
 
@@ -62,7 +64,7 @@ def train_command(arguments: Namespace) -> None:
 
 def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resume: bool) -> None:
     fields = experiment.fields
-    go_on = f"gtm-pyro train --resume {folder.path}"
+    go_on = f"gtm-pyro train --resume {quoted(folder.path)}"
     with _if_stopped(f"continue with {go_on}"):
         fit(
             experiment.model,
@@ -89,6 +91,7 @@ def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resu
 def evaluate_command(arguments: Namespace) -> None:
     """Measure a run."""
     folder, apart = one_run(arguments, "evaluate"), report_folder(arguments)
+    check_file("--out", arguments.out)
     overrides = all_held_out(folder, arguments.overrides)
     experiment, device = trained(folder, overrides)
     check_can_be_evaluated(experiment)
@@ -155,6 +158,7 @@ def localise_command(arguments: Namespace) -> None:
 
 def compare_command(arguments: Namespace) -> None:
     """Runs side by side."""
+    check_file("--out", check_suffix(arguments.out) if arguments.out else None)
     comparison = compare(arguments.folders)
     paths = comparison.save(arguments.out or "compare.png")
     print(comparison.text())
@@ -164,6 +168,8 @@ def compare_command(arguments: Namespace) -> None:
 def generate_command(arguments: Namespace) -> None:
     """Imagine further steps."""
     folder = one_run(arguments, "generate")
+    check_file("--out", arguments.out)
+    check_file("--video", arguments.video)
     if arguments.video:
         check_video(arguments.video)
     if arguments.split not in ("train", "test"):

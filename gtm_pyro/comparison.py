@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ import numpy as np
 from gtm_pyro.atomic import write_result
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.experiment_files import read_run
+from gtm_pyro.plain_json import plain
 from gtm_pyro.report import data_uri, read_evaluation
 from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.shown import printable, quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,13 +27,15 @@ MINUTES = "minutes"
 
 
 class Column(NamedTuple):
-    """A number of evaluation.json: its heading, its format, and the command that makes it."""
+    """A number of evaluation.json: its heading, its format, the command that makes it, and what must be defined for
+    it to be."""
 
     name: str
     heading: str
     form: str
     command: str = "report"
     always: bool = True
+    needs: str = ""
 
 
 COLUMNS = (
@@ -42,10 +47,11 @@ COLUMNS = (
     Column("retrieval_accuracy", "retrieval", ".4f"),
     Column("khat_median", "k-hat", ".2f", "diagnose"),
     Column("khat_share_above_0.7", "k-hat > 0.7", ".2f", "diagnose"),
-    Column("coverage_90", "coverage 90%", ".2f", "diagnose", always=False),
+    Column("coverage_90", "coverage 90%", ".2f", "diagnose", always=False, needs="localisation_rmse"),
     Column(MINUTES, "minutes", ".1f", "train --resume"),
 )
 
+_MOST_SETTINGS = 8  # columns of a table that can be read
 # how often a run writes and what it keeps is no difference between runs
 _IGNORED = ("checkpoint_every", "log_every", "evaluation.posterior_episodes", "evaluation.posterior_samples")
 _LONG = 24
@@ -57,38 +63,58 @@ class Comparison:
 
     :param runs: their folders.
     :param settings: fields that differ between the runs, by name, one value a run; "-" where it has none.
-    :param numbers: by name in ``COLUMNS``, one a run; None where the run does not have it.
+    :param numbers: by name in ``COLUMNS``, one a run; None where the run does not have it yet, NaN where it is not
+        defined for the run.
     """
 
     runs: tuple[str, ...]
     settings: dict[str, tuple[str, ...]]
     numbers: dict[str, tuple[float | None, ...]]
 
+    @property
+    def shown(self) -> list[str]:
+        """The settings that a table has room for: those that all runs have, and first those of the same class."""
+
+        def is_of_other_classes(name: str) -> bool:
+            parts = name.split(".")
+            return any(".".join(parts[:i]) in self.settings for i in range(1, len(parts)))
+
+        common = [name for name, values in self.settings.items() if "-" not in values]
+        return sorted(common, key=is_of_other_classes)[:_MOST_SETTINGS]
+
     def rows(self) -> list[list[str]]:
-        """Headings, then one row a run; "-" for what is missing."""
+        """Headings, then one row a run; "-" for what is missing, "none" for what is not defined."""
         columns = [column for column in COLUMNS if column.name in self.numbers]
-        head = ["run", *self.settings, *(column.heading for column in columns)]
-        rows = [head]
+        rows = [["run", *self.shown, *(column.heading for column in columns)]]
         for i, run in enumerate(self.runs):
-            values = [(column, self.numbers[column.name][i]) for column in columns]
-            shown = ["-" if value is None else f"{value:{column.form}}" for column, value in values]
-            rows.append([run, *(setting[i] for setting in self.settings.values()), *shown])
+            values = [_written(self.numbers[column.name][i], column.form) for column in columns]
+            rows.append([printable(run), *(printable(self.settings[name][i]) for name in self.shown), *values])
         return rows
 
     def hints(self) -> list[str]:
-        """For runs that lack numbers, the commands that make them."""
+        """What the table leaves out, and for runs that lack numbers the commands that make them."""
+        hidden = [name for name in self.settings if name not in self.shown]
+        said = []
+        if hidden:
+            some = ", ".join(hidden[:3]) + (", ..." if len(hidden) > 3 else "")
+            said.append(f"{len(hidden)} more settings differ ({some}); a .csv or .json holds all of them")
+        if any(value is not None and math.isnan(value) for values in self.numbers.values() for value in values):
+            said.append("none: not defined for this run")
         commands: dict[str, list[str]] = {}
         for i, run in enumerate(self.runs):
             lacking = {c.command for c in COLUMNS if c.name in self.numbers and self.numbers[c.name][i] is None}
             for command in sorted(lacking):
                 commands.setdefault(command, []).append(run)
-        return [f"-: not known yet; gtm-pyro {command} {runs[0]}" + _more(runs) for command, runs in commands.items()]
+        for command, runs in commands.items():
+            first = f" in {len(runs)} runs, for the first" if len(runs) > 1 else ""
+            said.append(f"-: not known yet{first}: gtm-pyro {command} {quoted(runs[0])}")
+        return said
 
     def text(self) -> str:
         """The table and the hints, for a terminal."""
         rows = self.rows()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        words = 1 + len(self.settings)  # to the left, numbers to the right
+        words = 1 + len(self.shown)  # to the left, numbers to the right
         lines = [
             "  ".join(
                 cell.ljust(width) if i < words else cell.rjust(width)
@@ -105,37 +131,47 @@ class Comparison:
         writer.writerow(["run", *self.settings, *self.numbers])
         for i, run in enumerate(self.runs):
             settings = [values[i] for values in self.settings.values()]
-            writer.writerow([run, *settings, *("" if v[i] is None else v[i] for v in self.numbers.values())])
-        return buffer.getvalue()
+            numbers = [plain(values[i]) for values in self.numbers.values()]
+            writer.writerow([run, *settings, *("" if number is None else number for number in numbers)])
+        return printable(buffer.getvalue())
 
     def json(self) -> str:
         """A list of objects ``{"run", "settings", "numbers"}``."""
         content = [
             {
-                "run": run,
-                "settings": {name: values[i] for name, values in self.settings.items()},
+                "run": printable(run),
+                "settings": {name: printable(values[i]) for name, values in self.settings.items()},
                 "numbers": {name: values[i] for name, values in self.numbers.items()},
             }
             for i, run in enumerate(self.runs)
         ]
-        return json.dumps(content, indent=2) + "\n"
+        return json.dumps(plain(content), indent=2) + "\n"
 
     def groups(self) -> dict[str, list[int]]:
         """Runs that differ in their seed only, by what sets them apart from the others."""
         fields = [name for name in self.settings if name != "seed"]
-        found: dict[str, list[int]] = {}
+        members: dict[tuple[str, ...], list[int]] = {}
         for i, run in enumerate(self.runs):
-            label = ", ".join(_labelled(name, self.settings[name][i]) for name in fields)
             # runs without any difference are told apart by their names
-            found.setdefault(label if self.settings else run, []).append(i)
-        return {label or "all seeds": members for label, members in found.items()}
+            key = tuple(self.settings[name][i] for name in fields) if self.settings else (run,)
+            members.setdefault(key, []).append(i)
+        found: dict[str, list[int]] = {}
+        for group in members.values():
+            run = printable(self.runs[group[0]])
+            words = [_labelled(name, self.settings[name][group[0]]) for name in fields if name in self.shown]
+            label = printable(", ".join(words)) or ("all seeds" if self.settings and len(members) == 1 else run)
+            # what the label has no room for may be all that differs
+            found[f"{label} ({run})" if label in found else label] = group
+        return found
 
     def figure(self) -> "Figure":
         """One panel a number, one row a group, one dot a run, a bar at the mean of several."""
-        from gtm_pyro.figure_style import PREDICTED, TRUE, canvas, plain
+        from gtm_pyro.figure_style import PREDICTED, TRUE, canvas
+        from gtm_pyro.figure_style import plain as plain_axes
 
         groups = self.groups()
-        shown = [c for c in COLUMNS if any(v is not None for v in self.numbers.get(c.name, ()))]
+        known = {name: [plain(value) for value in values] for name, values in self.numbers.items()}
+        shown = [c for c in COLUMNS if any(v is not None for v in known.get(c.name, ()))]
         columns = min(4, max(1, len(shown)))
         rows = -(-max(1, len(shown)) // columns)
         longest = max(len(label) for label in groups)
@@ -143,13 +179,13 @@ class Comparison:
         figure, axes = canvas(rows, columns, size, sharey=True)
         for ax, column in zip(axes.flat, shown, strict=False):
             for y, members in enumerate(groups.values()):
-                values = [v for v in (self.numbers[column.name][i] for i in members) if v is not None]
+                values = [v for v in (known[column.name][i] for i in members) if v is not None]
                 ax.plot(values, [y] * len(values), "o", color=TRUE, alpha=0.6, markersize=5)
                 if len(values) > 1:
                     ax.plot([np.mean(values)], [y], "|", color=PREDICTED, markersize=16, markeredgewidth=2)
             ax.set_title(column.heading, fontsize=10)
             ax.locator_params(axis="x", nbins=4)
-            plain(ax)
+            plain_axes(ax)
         for ax in list(axes.flat)[len(shown) :]:
             ax.set_visible(False)
         axes[0, 0].set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5))
@@ -166,7 +202,7 @@ class Comparison:
         head, *rows = self.rows()
         image = data_uri(self._png(), "png")
         template = environment.get_template("compare.html.j2")
-        return template.render(head=head, rows=rows, words=1 + len(self.settings), hints=self.hints(), image=image)
+        return template.render(head=head, rows=rows, words=1 + len(self.shown), hints=self.hints(), image=image)
 
     def save(self, out: str | os.PathLike[str]) -> list[Path]:
         """Write what the suffix of ``out`` says: .png the figure, .csv or .json the table and the figure beside it,
@@ -178,7 +214,7 @@ class Comparison:
         """
         path = check_suffix(out)
         if path.suffix == ".html":
-            return [write_result(path, self.html().encode())]
+            return [write_result(path, printable(self.html()).encode())]
         written = []
         if path.suffix != ".png":
             text = self.csv() if path.suffix == ".csv" else self.json()
@@ -203,19 +239,25 @@ def check_suffix(out: str | os.PathLike[str]) -> Path:
 
 
 def compare(folders: Sequence[str | os.PathLike[str]]) -> Comparison:
-    """Read the settings and the numbers of runs.
+    """Read the settings and the numbers of runs; one that is given twice counts once.
 
     :raises ConfigError: fewer than two.
     :raises RunFolderError: one of them is no run folder, or a file in it is damaged.
     """
-    if len(folders) < 2:
-        raise ConfigError(f"DIR: expected two run folders or more, got {len(folders)}")
-    runs = [RunFolder.open(folder) for folder in folders]
+    runs = list({run.path.resolve(): run for run in map(RunFolder.open, reversed(folders))}.values())[::-1]
+    if len(runs) < 2:
+        got = f"{runs[0].path} {len(folders)} times" if len(folders) > 1 else len(folders)
+        raise ConfigError(f"DIR: expected two run folders or more, got {got}")
     numbers: list[dict[str, float | None]] = []
     for run in runs:
         seconds = [row["seconds"] for row in run.read_metrics() if isinstance(row.get("seconds"), int | float)]
-        numbers.append({**read_evaluation(run.evaluation), MINUTES: seconds[-1] / 60 if seconds else None})
-    shown = [c.name for c in COLUMNS if c.always or any(n.get(c.name) is not None for n in numbers)]
+        measured = read_evaluation(run.evaluation).items()
+        # evaluation.json has null for what is not defined
+        known = {name: math.nan if value is None else value for name, value in measured}
+        impossible = [c.name for c in COLUMNS if math.isnan(known.get(c.needs, 0.0))]
+        known = dict.fromkeys(impossible, math.nan) | known
+        numbers.append({**known, MINUTES: seconds[-1] / 60 if seconds else None})
+    shown = [c.name for c in COLUMNS if _is_column(c, [n.get(c.name) for n in numbers])]
     return Comparison(
         tuple(str(run.path) for run in runs),
         _differences([_flat(read_run(run.config)) for run in runs]),
@@ -230,7 +272,7 @@ def _differences(configs: list[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
         if len(set(values)) > 1 and name not in _IGNORED:
             found[name] = tuple(_lettered(values) if max(map(len, values)) > _LONG else values)
     # what one compares for stands first
-    first = [name for name in ("guide", "loss", "seed") if name in found]
+    first = [name for name in ("model", "data", "guide", "loss", "seed") if name in found]
     return {name: found[name] for name in (*first, *(name for name in found if name not in first))}
 
 
@@ -259,5 +301,14 @@ def _labelled(name: str, value: str) -> str:
     return value if name in ("guide", "loss", "model", "data") else f"{name.rpartition('.')[2]} {value}"
 
 
-def _more(runs: list[str]) -> str:
-    return f" (and for {len(runs) - 1} more)" if len(runs) > 1 else ""
+def _written(value: float | None, form: str) -> str:
+    if value is None:
+        return "-"
+    return "none" if math.isnan(value) else f"{value:{form}}"
+
+
+def _is_column(column: Column, values: Sequence[float | None]) -> bool:
+    """Whether some run has the number, or could have it."""
+    if any(value is not None and not math.isnan(value) for value in values):
+        return True
+    return column.always and None in values

@@ -14,6 +14,7 @@ from gtm_pyro.catalogue import class_path, did_you_mean, import_class, short_nam
 from gtm_pyro.config_errors import describe
 from gtm_pyro.errors import ConfigError, GTMPyroError
 from gtm_pyro.experiment_files import Raw, parse_yaml
+from gtm_pyro.limits import LARGEST_THREADS, check_episodes, check_range, check_seed
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -50,7 +51,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, bool) or value < (0 if name == "seed" else 1):
+            if name == "seed":
+                check_seed(**{"evaluation.seed": value})
+            elif isinstance(value, bool) or value < 1:
                 raise ConfigError(f"evaluation.{name}: expected a whole number of at least 1, got {value!r}")
 
 
@@ -68,10 +71,15 @@ class Experiment:
     fields: Mapping[str, Any]
 
     def held_out(self, device: Any = "cpu", num_episodes: int | None = None) -> "Episodes":
-        """The test episodes that ``evaluation`` asks for, or another number of them."""
+        """The test episodes that ``evaluation`` asks for, or another number of them.
+
+        :raises ConfigError: they cannot fit into memory.
+        """
         asked = self.evaluation
+        number = num_episodes or asked.num_episodes
+        check_episodes("evaluation.num_episodes", number, asked.num_observed + asked.num_predicted, self.data)
         return self.data.sample(
-            num_episodes or asked.num_episodes,
+            number,
             num_observed=asked.num_observed,
             num_predicted=asked.num_predicted,
             seed=asked.seed,
@@ -164,6 +172,9 @@ def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
     missing = [part for part in ("model", "guide", "data", "stages") if not values[part]]
     if missing:
         raise ConfigError(f"{missing[0]}: expected in every experiment, got none")
+    check_seed(seed=values["seed"])
+    if values["num_threads"] is not None:
+        check_range("num_threads", values["num_threads"], 1, LARGEST_THREADS)
     _make_paths_absolute(values["data"])
     return Config(parser, values)
 
@@ -228,6 +239,8 @@ def make_parser(data_type: Any) -> "ArgumentParser":
 def _make_paths_absolute(data: "Namespace") -> None:
     """A run folder must work from anywhere: paths in the data's arguments are kept whole."""
     for name, value in (data.get("init_args") or {}).items():
+        if name in _PATHS and value == "":
+            raise ConfigError(f"data.{name}: expected a name, got ''")
         # a word such as "grid" may name a folder by chance
         if isinstance(value, str) and (name in _PATHS or "/" in value) and Path(value).exists():
             data["init_args"][name] = str(Path(value).resolve())

@@ -1,6 +1,6 @@
 """gtm-pyro data: episodes that take long to make are made in advance."""
 
-import shlex
+import math
 import sys
 from argparse import Namespace
 from typing import Any
@@ -13,6 +13,8 @@ from gtm_pyro.data.labyrinth.shards import SHARD_SIZE
 from gtm_pyro.data.labyrinth.sources import SOURCES, Labyrinth
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.interrupts import Interrupted
+from gtm_pyro.limits import check_disk
+from gtm_pyro.shown import quoted
 
 
 def fill_folder(arguments: Namespace) -> None:
@@ -27,6 +29,9 @@ def fill_folder(arguments: Namespace) -> None:
     places = [*store.places("train"), *store.places("test")]
     wanted = store.missing(whole=True)
     kept = len(places) - len(wanted)
+    values = source.num_steps * (math.prod(source.frame_shape) + source.action_dim + 3 * 8)
+    assert store.folder is not None
+    check_disk("--episodes", len(wanted) * SHARD_SIZE, values, store.folder)
     filled = store.fill(wanted)
     if kept:
         print(f"{kept} of {len(places)} shards were there already and are kept", file=sys.stderr)
@@ -44,7 +49,7 @@ def fill_folder(arguments: Namespace) -> None:
         source.close()
     counts = f"{source.num_episodes} episodes to train on and {source.num_test_episodes} to test on"
     print(f"{counts}, of {source.num_steps} steps: {store.folder}")
-    cache = f" --data.cache {shlex.quote(str(store.folder))}" if store.is_users else ""
+    cache = f" --data.cache {quoted(store.folder)}" if store.is_users else ""
     print(f"use them: gtm-pyro train {name}{cache}{_other_fields(arguments, source)}")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from gtm_pyro.atomic import write_result
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
+from gtm_pyro.limits import check_memory
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
 from gtm_pyro.reading import Reading
 
@@ -62,6 +63,7 @@ def posterior(
     :param action_names: one for each number of an action.
     :raises EpisodesError: no predicted step, or names that do not fit the actions.
     :raises ValueError: fewer than one sample.
+    :raises ConfigError: more of them than fit into memory.
     """
     import arviz_base
 
@@ -71,6 +73,7 @@ def posterior(
         )
     if num_samples < 1:
         raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
+    check_memory("num_samples", num_samples, 4 * episodes.predicted_frames.numel())
     names = list(action_names or (f"action {i}" for i in range(episodes.action_dim)))
     if len(names) != episodes.action_dim:
         raise EpisodesError(f"action_names: expected {episodes.action_dim} names, got {len(names)}")

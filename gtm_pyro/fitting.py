@@ -24,6 +24,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError
 from gtm_pyro.interrupts import StopSignals
 from gtm_pyro.learner import Learner
+from gtm_pyro.limits import check_seed, check_stages
 from gtm_pyro.plan import make_plan
 from gtm_pyro.precision import Precision, check_precision, networks_in
 from gtm_pyro.progress import Progress
@@ -109,7 +110,7 @@ def fit(
     :raises NonFiniteLossError: the loss, its gradient or a parameter is not finite; no checkpoint is written of it.
     :raises Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
     """
-    _check_count("seed", seed, least=0)
+    check_seed(seed=seed)
     _check_count("checkpoint_every", checkpoint_every, least=1)
     _check_count("log_every", log_every, least=1)
     _check_count("max_restarts", max_restarts, least=0)
@@ -119,6 +120,7 @@ def fit(
     if resume and out is None:
         raise ConfigError("resume: expected the run folder as out, got none")
     schedule = Schedule([Stage(steps or 1500)] if stages is None else stages, steps)
+    check_stages(schedule.stages, data)
     rates, loss = learning_rates or LearningRates(), loss or Trace_ELBO()
     check_has_regret(model, guide, schedule.stages)
     device = resolve_device(device)

@@ -1,5 +1,6 @@
 """Long rollouts of a trained model: remember the first steps of an episode, imagine the rest from actions alone."""
 
+import math
 import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -12,6 +13,7 @@ from gtm_pyro.atomic import write_arrays
 from gtm_pyro.data.base import EpisodeData, Split
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.limits import check_episodes, check_memory, check_seed
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
 from gtm_pyro.views import visited_and_retrieved
 
@@ -112,7 +114,7 @@ def generate(
     :param pixels: type of the frames, uint8 (0 to 255) or float32.
     :param chunk_size: imagined steps at a time; the noise depends on it.
     :param device: where to compute.
-    :raises ConfigError: a number out of its range.
+    :raises ConfigError: a number out of its range, or one that needs more memory than there is.
     :raises EpisodesError: actions of another shape, or a value that is not finite.
     """
     for name, value in (("steps", steps), ("num_observed", num_observed), ("chunk_size", chunk_size)):
@@ -120,6 +122,11 @@ def generate(
             raise ConfigError(f"{name}: expected at least 1, got {value}")
     if pixels not in get_args(Pixels):
         raise ConfigError(f"pixels: expected {' or '.join(get_args(Pixels))}, got {pixels!r}")
+    check_seed(seed=seed)
+    check_episodes("num_observed", 1, num_observed, data)
+    # the frames, and the true ones where they are known
+    shown = math.prod(data.frame_shape) * (1 if pixels == "uint8" else 4) * (2 if hasattr(data, "walk") else 1)
+    check_memory("steps", steps, shown + 4 * data.action_dim)
     episode = data.sample(1, num_observed=num_observed, num_predicted=1, seed=seed, split=split, device=device).observed
     if actions is None:
         actions = _random_actions(data, episode, steps, seed, split)

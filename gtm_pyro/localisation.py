@@ -15,6 +15,7 @@ from gtm_pyro.data import EpisodeData
 from gtm_pyro.data.base import Split, check_number, check_whole
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError, check_positive
+from gtm_pyro.limits import check_episodes
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.plain_json import write_json
@@ -116,6 +117,7 @@ def two_walks(
     """
     check_whole(1, num_episodes=num_episodes, memorised_steps=memorised_steps, observed_steps=observed_steps)
     check_can_revisit(type(elsewhere))
+    check_episodes("num_episodes", num_episodes, memorised_steps + observed_steps, data)
     first = data.sample(
         num_episodes, num_observed=memorised_steps, num_predicted=0, seed=seed, split=split, device=device
     )

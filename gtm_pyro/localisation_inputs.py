@@ -14,6 +14,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.experiment_files import read_run
 from gtm_pyro.hypotheses import typical_move
+from gtm_pyro.limits import check_memory
 from gtm_pyro.localisation import RECOVERY_STEPS, check_can_localise, check_can_revisit, two_walks
 from gtm_pyro.run_folder import RunFolder
 
@@ -40,6 +41,9 @@ def localisation_inputs(folder: RunFolder, arguments: Namespace) -> Localisation
     :raises ConfigError: says which argument, and what was expected.
     """
     check_split(arguments.split)
+    if arguments.num_hypotheses is not None:  # which are compared with each other
+        pairs = arguments.num_episodes * arguments.num_hypotheses
+        check_memory("--num_hypotheses", arguments.num_hypotheses, 9 * pairs)
     slip = None if arguments.slip is None else _probability(arguments.slip)
     overrides = all_held_out(folder, arguments.overrides)
     asked = _of_part("guide", overrides)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.landmarks import Landmarks
+from gtm_pyro.limits import check_seed
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.randomness import callers_random_state, set_seed
@@ -81,7 +82,10 @@ def drawing(seed: int, device: torch.device, *programs: Any) -> Iterator[None]:
     """Seeded draws from programs in evaluation mode; everything global is put back at the end.
 
     The parameter store is empty inside, so that no other model's parameters in it are taken for these.
+
+    :raises ConfigError: a seed out of its range.
     """
+    check_seed(seed=seed)
     modules = [program for program in programs if isinstance(program, torch.nn.Module) and program.training]
     with callers_random_state(device), pyro.get_param_store().scope():
         set_seed(seed, device)

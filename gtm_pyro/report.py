@@ -23,6 +23,7 @@ from gtm_pyro.labyrinth_words import (
 from gtm_pyro.reliability.advice import advise, of_check
 from gtm_pyro.report_words import CHECKS, percent
 from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.shown import printable
 
 Metrics = Mapping[str, float | None]
 
@@ -57,7 +58,7 @@ def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
         figures=[(figure, _inlined(path)) for figure, path in drawn if path.is_file()],
         config=_read_text(run.config) if run.config.is_file() else "",
     )
-    return write_result(run.report, page.encode())
+    return write_result(run.report, printable(page).encode())
 
 
 def summary(metrics: Metrics) -> list[str]:

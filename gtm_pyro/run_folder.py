@@ -80,6 +80,8 @@ class RunFolder:
 
         :raises RunFolderError: it holds something, is no folder, or cannot be made.
         """
+        if not os.fspath(path):  # which would be the working folder
+            raise RunFolderError("out: expected the name of a run folder, got ''")
         folder = cls(Path(path))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)

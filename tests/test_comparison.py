@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +49,11 @@ def test_compare_shows_what_differs(
     ]  # fmt: skip
     cells = out[4].split()
     assert cells[3:] == ["-", "-", "-", "-", "-", "-", "1.5"]
-    assert out[5] == f"-: not known yet; gtm-pyro report {several[0]} (and for 3 more)"
-    assert out[6] == f"-: not known yet; gtm-pyro diagnose {several[3]}"
-    assert out[7] == "written: compare.png" and (tmp_path / "compare.png").read_bytes()[1:4] == b"PNG"
+    assert out[1].split()[4] == "none", "null in evaluation.json is no lack that a command could end"
+    assert out[5] == "none: not defined for this run"
+    assert out[6] == f"-: not known yet: gtm-pyro diagnose {several[3]}"
+    assert out[7] == f"-: not known yet: gtm-pyro report {several[3]}"
+    assert out[8] == "written: compare.png" and (tmp_path / "compare.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_compare_writes_what_the_suffix_says(several: list[str], tmp_path: Path) -> None:
@@ -65,14 +70,46 @@ def test_compare_writes_what_the_suffix_says(several: list[str], tmp_path: Path)
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.png", "b.json", "b.png", "c.html"}
 
 
-def test_seeds_share_a_row_of_the_figure(several: list[str]) -> None:
+def test_seeds_share_a_row_of_the_figure(several: list[str], tmp_path: Path) -> None:
     comparison = compare(several)
     assert comparison.groups() == {"DeadReckoning": [0, 1], "Own": [2, 3]}
     axes = [ax for ax in comparison.figure().axes if ax.get_title() == "k-hat"]
     dots, mean, alone = (np.asarray(line.get_xdata()).tolist() for line in axes[0].lines)
     assert (dots, mean, alone) == ([2.0, 3.0], [2.5], [0.5])
-    assert compare([several[0], several[0]]).groups() == {several[0]: [0, 1]}
+    copy = shutil.copytree(several[0], tmp_path / "copy")
+    assert compare([several[0], copy]).groups() == {several[0]: [0], str(copy): [1]}
     assert compare([several[0], several[1]]).groups() == {"all seeds": [0, 1]}
+
+
+def test_a_run_that_is_given_twice_counts_once(several: list[str]) -> None:
+    first, second = several[:2]
+    assert compare([first, second, os.path.join(first, "."), second]).runs == (first, second)
+
+
+def test_runs_of_different_tasks_fit_on_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = []
+    for name in ("image-navigation", "labyrinth-walk"):
+        folder = tmp_path / f"the {name}"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(resolve(read_experiment(name)).yaml(), encoding="utf-8")
+        runs.append(str(folder))
+    navigated = {"elbo": 1.0, "iwae": 2.0, "localisation_rmse": 0.1, "retrieval_accuracy": 1.0, "coverage_90": 0.9}
+    walked = navigated | {"localisation_rmse": None} | dict.fromkeys(("khat_median", "khat_share_above_0.7"), 0.1)
+    walked.pop("coverage_90")
+    for run, numbers in zip(runs, (navigated, walked), strict=True):
+        (Path(run) / "evaluation.json").write_text(json.dumps(numbers))
+    comparison = compare(runs)
+    head, *rows = comparison.rows()
+    assert len(head) < 20 and head[:2] == ["run", "data"] and "model.transition" in head
+    assert len(comparison.settings) > 50, "none is lost where there is room"
+    cells = dict(zip(head, rows[1], strict=True))
+    assert cells["localisation"] == cells["coverage 90%"] == "none", "no positions, no coverage of them"
+    assert list(comparison.groups().values()) == [[0], [1]]
+    assert main(["compare", *runs, "--out", str(tmp_path / "all.csv")]) == 0
+    hints = [line for line in capsys.readouterr().out.splitlines() if line.startswith("-: ")]
+    commands = [shlex.split(hint.partition("gtm-pyro ")[2]) for hint in hints]
+    assert commands == [["diagnose", runs[0]], ["train", "--resume", runs[0]]]
+    assert (tmp_path / "all.csv").read_text().count("\n") == 3
 
 
 def test_mistakes_of_compare(several: list[str], tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +117,9 @@ def test_mistakes_of_compare(several: list[str], tmp_path: Path, fails: Fails, m
     for words, message in (
         ((), "DIR: expected two run folders or more, got 0"),
         (several[:1], "DIR: expected two run folders or more, got 1"),
+        ((several[0], f"{several[0]}/../{Path(several[0]).name}"), f"or more, got {several[0]} 2 times"),
+        ((several[0], ""), "DIR: expected the name of a run folder, got ''"),
+        ((*several, "--out", ""), "--out: expected a name, got ''"),
         ((several[0], "nowhere"), "nowhere: expected a run folder, there is nothing"),
         ((*several, "--out", "a.pdf"), "--out: expected a file that ends in .html, .png, .csv or .json, got 'a.pdf'"),
         ((*several, "--seed", "1"), "--seed: no such option"),

@@ -8,6 +8,7 @@ from torch import Tensor
 from gtm_pyro.data.base import Split, check_split, check_whole, seeded_generator
 from gtm_pyro.data.images import cut_images, find_images, photographs, read_image
 from gtm_pyro.errors import ConfigError, ImagesError
+from gtm_pyro.limits import check_memory
 
 # The share of test images among the bundled photographs, whose split is fixed.
 PHOTOGRAPH_TEST_FRACTION = 0.25
@@ -54,6 +55,7 @@ class ImagePool:
         return self._cuts[split]
 
     def _cut(self, paths: list[Path]) -> Tensor:
+        check_memory("cuts_per_image", self.cuts_per_image, 3 * len(paths) * self.size**2)
         return torch.from_numpy(cut_images(paths, self.cuts_per_image, self.size, self.seed))
 
 

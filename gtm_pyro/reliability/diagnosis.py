@@ -14,6 +14,7 @@ from gtm_pyro.atomic import write_result
 from gtm_pyro.catalogue import did_you_mean
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.limits import check_memory
 from gtm_pyro.programs import drawing
 from gtm_pyro.reliability.calibration import calibration
 from gtm_pyro.reliability.coverage import position_coverage
@@ -135,6 +136,7 @@ def diagnose(
     ):
         if value < least:
             raise ConfigError(f"{name}: expected at least {least}, got {value}")
+    check_memory("num_draws", num_draws, 8 * episodes.batch_size * episodes.num_steps)
     few = episodes[:frame_episodes]
     run: dict[str, Callable[[], Finding]] = {
         "khat": lambda: path_khat(model, guide, few, num_draws),

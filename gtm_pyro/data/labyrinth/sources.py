@@ -1,5 +1,6 @@
 """Episodes of agents that rotate and walk in labyrinths (Fraccaro et al. 2018, sections 4.2.1 and 4.2.2)."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ from gtm_pyro.data.labyrinth.store import ShardStore
 from gtm_pyro.data.labyrinth.world import World
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.limits import LARGEST_EPISODES, LARGEST_WORKERS, check_memory, check_range
 from gtm_pyro.views import VIEW_TOLERANCE
 
 if TYPE_CHECKING:
@@ -39,7 +41,12 @@ class Labyrinth:
         cache: str | None,
         workers: int | None,
     ) -> None:
-        check_whole(1, num_episodes=num_episodes, num_test_episodes=num_test_episodes)
+        for name, number in (("num_episodes", num_episodes), ("num_test_episodes", num_test_episodes)):
+            check_range(name, number, 1, LARGEST_EPISODES)
+        if workers is not None:
+            check_range("workers", workers, 0, LARGEST_WORKERS)
+        check_whole(1, num_steps=recipe.num_steps)
+        check_memory("num_steps", recipe.num_steps, SHARD_SIZE * math.prod(self.frame_shape))
         self.num_episodes, self.num_test_episodes, self.num_steps = num_episodes, num_test_episodes, recipe.num_steps
         self.action_names = tuple(action.name for action in actions)
         self.action_dim = len(actions)

@@ -15,9 +15,8 @@ from gtm_pyro.data.labyrinth import shards
 from gtm_pyro.data.labyrinth.doom import check_vizdoom
 from gtm_pyro.data.labyrinth.shards import SHARD_SIZE, Arrays, Recipe
 from gtm_pyro.data.labyrinth.workers import TRIES, Job, Workers
-from gtm_pyro.errors import ConfigError, EngineError, EpisodesError
-
-LARGEST_SEED = 2**32 - 1  # a larger one would be two numbers to numpy, and share its worlds with another
+from gtm_pyro.errors import EngineError, EpisodesError
+from gtm_pyro.limits import check_seed
 
 Place = tuple[Split, int]
 
@@ -197,10 +196,8 @@ class ShardStore:
 
 def _check_recipe(recipe: Recipe) -> None:
     check_choice(("raycaster", "vizdoom"), engine=recipe.engine)
-    check_whole(0, seed=recipe.seed)
+    check_seed(seed=recipe.seed)  # a larger one would be two numbers to numpy, and share its worlds with another
     check_whole(1, num_steps=recipe.num_steps)
-    if recipe.seed > LARGEST_SEED:
-        raise ConfigError(f"seed: expected a whole number from 0 to {LARGEST_SEED}, got {recipe.seed}")
 
 
 def _write(folder: Path | None, job: Job, arrays: Arrays) -> None:
