@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from gtm_pyro.config_errors import describe
 from gtm_pyro.errors import ConfigError, GTMPyroError
 from gtm_pyro.experiment_files import Raw, parse_yaml
 from gtm_pyro.limits import LARGEST_THREADS, check_episodes, check_range, check_seed
+from gtm_pyro.shown import load_with_names
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # arguments of data that name a file or a folder
 _PATHS = ("images", "directory", "cache")
+_LOADER = "gtm-pyro"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Config:
 
     def yaml(self) -> str:
         """The text of config.yaml."""
-        return self._parser.dump(self._values, skip_unset=False)
+        return self._parser.dump(self._values, format="yaml", skip_unset=False)
 
     def flat(self) -> dict[str, Any]:
         """Every value by its dotted name."""
@@ -200,7 +202,7 @@ def make_parser(data_type: Any) -> "ArgumentParser":
 
     :param data_type: the class of the data, or a union of classes.
     """
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, get_loader, set_loader
     from jsonargparse.typing import NonNegativeInt, PositiveInt
     from pyro.infer import ELBO
     from torch import nn
@@ -210,7 +212,8 @@ def make_parser(data_type: Any) -> "ArgumentParser":
 
     # jsonargparse reports arguments that a new class does not share with the old one; that is what overrides are for
     logging.getLogger("jsonargparse").setLevel(logging.ERROR)
-    parser = ArgumentParser(exit_on_error=False)
+    set_loader(_LOADER, partial(load_with_names, get_loader("yaml")), (yaml.YAMLError,))
+    parser = ArgumentParser(exit_on_error=False, parser_mode=_LOADER)
     types: dict[str, tuple[Any, Any]] = {
         "model": (nn.Module, None),
         "guide": (Callable[[nn.Module], nn.Module], None),

@@ -98,7 +98,7 @@ def _summary_writer(folder: RunFolder, step: int) -> Any:
         return None
     try:
         return SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter where the folder's name has letters that Python cannot decode
         return None
 
 
