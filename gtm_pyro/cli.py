@@ -84,8 +84,8 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     text = "a name (gtm-pyro list shows them) or a YAML file, such as the config.yaml of an earlier run"
     add("experiment", metavar="EXPERIMENT", nargs="?", help=text)
     add("--out", metavar="DIR", help="the run folder, new or empty (default: runs/EXPERIMENT)")
-    text = """continue the run in DIR, or in --out, from its newest checkpoint; on a CPU it ends in the same parameters
-        as a run that was never stopped"""
+    text = """continue the run in DIR, or in --out, from its newest checkpoint; on a CPU, with the same number of
+        threads, it ends in the same parameters as a run that was never stopped"""
     add("--resume", metavar="DIR", nargs="?", const="", help=text)
 
     usage = "DIR [--data.images DIR2] [--out FILE.json] [--report DIR3]"

@@ -89,6 +89,31 @@ def test_several_cuts_of_a_folders_images(tmp_path):
     assert ((worlds[20:].double() / 255).var((2, 3), correction=0).mean(1).sqrt() >= MINIMUM_CONTRAST - 1e-6).all()
 
 
+def test_pictures_that_are_not_read_are_named(tmp_path, caplog):
+    save_images(tmp_path, 3)
+    ImageNavigation(str(tmp_path))
+    assert not caplog.records
+    for name in ("drawing.SVG", "photo.heic", "notes.txt", ".hidden.svg"):
+        (tmp_path / name).write_text("of another kind")
+    assert len(ImageNavigation(str(tmp_path), test_fraction=1.0).worlds("test")) == 3
+    left_out = [record.getMessage() for record in caplog.records]
+    assert left_out == [
+        f"images: {tmp_path}/drawing.SVG and 1 more are left out, for pictures of that kind are not read"
+    ]
+
+
+def test_of_an_animated_image_the_first_picture_is_taken_and_said_so(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    grey = [Image.fromarray(rng.integers(0, 256, (32, 32)).astype(np.uint8)) for _ in range(3)]
+    grey[0].save(tmp_path / "still.gif")
+    grey[1].save(tmp_path / "moving.gif", save_all=True, append_images=[grey[2]])
+    worlds = ImageNavigation(str(tmp_path), test_fraction=1.0).worlds("test")
+    assert torch.equal(worlds[0], torch.from_numpy(np.array(grey[1])).expand(3, 32, 32))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"images: {tmp_path}/moving.gif is of several pictures, of which the first alone is taken"
+    ]
+
+
 def nothing(folder: Path) -> None:
     pass
 

@@ -1,5 +1,7 @@
 """Images to walk on: finding and reading them, and cutting small squares out of them."""
 
+import logging
+import mimetypes
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,7 +16,15 @@ from torch import Tensor
 from gtm_pyro.data.base import Split
 from gtm_pyro.errors import ImagesError, MissingDependencyError
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+# Pictures that are not read, beside those that Python knows as such: their owner may think that they are.
+_OTHER_PICTURES = frozenset(
+    {".ai", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2"}
+    | {".jxl", ".nef", ".orf", ".psd", ".raw", ".rw2", ".svg", ".svgz", ".tga", ".xcf"}
+)
 
 # A cut below this standard deviation over its pixels, in units of the grey range, is drawn again: a black sky
 # looks the same everywhere and says nothing about place.
@@ -49,7 +59,7 @@ def photographs(split: Split) -> list[Path]:
 
 def find_images(directory: str | os.PathLike[str]) -> list[Path]:
     """Files with an image's suffix in a folder and the folders below it, sorted; others, and hidden ones, are
-    ignored.
+    ignored, with a warning where they are pictures of other kinds (SVG, HEIC, ...).
 
     :raises ImagesError: the folder is missing, is no folder, cannot be read, or holds no image.
     """
@@ -61,29 +71,57 @@ def find_images(directory: str | os.PathLike[str]) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise ImagesError(f"images: folder {error.filename} cannot be read ({error.strerror})") from error
 
-    found = []
+    found: list[Path] = []
+    others: list[Path] = []
     count = 0
     for folder, _, names in os.walk(directory, onerror=refuse):
         count += len(names)
-        found += [Path(folder, n) for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and n[0] != "."]
+        for path in (Path(folder, name) for name in names if name[0] != "."):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                found.append(path)
+            elif _is_picture(path):
+                others.append(path)
     if not found:
-        came = f"none of its {count} files has an image's suffix" if count else "it is empty"
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        came = f"none of its {count} files has an image's suffix ({known})" if count else "it is empty"
         raise ImagesError(f"images: expected a folder of images at {directory}, {came}")
+    if others:
+        logger.warning("images: %s left out, for pictures of that kind are not read", _some(others))
     return sorted(found)
+
+
+def _is_picture(path: Path) -> bool:
+    kind = mimetypes.guess_type(path.name, strict=False)[0] or ""
+    return kind.startswith("image/") or path.suffix.lower() in _OTHER_PICTURES
+
+
+def _some(paths: Sequence[Path]) -> str:
+    """The first of some files, and how many there are."""
+    first = min(paths)
+    return f"{first} is" if len(paths) == 1 else f"{first} and {len(paths) - 1} more are"
 
 
 def read_image(path: Path) -> np.ndarray:
     """One image upright in RGB, shape (height, width, 3), uint8. Grey becomes RGB; transparency is dropped.
 
+    Of several pictures in one file, an animated GIF for instance, it is the first.
+
     :raises ImagesError: the file cannot be read, is no image, is cut short, or has more than 8 bits a channel.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[np.ndarray, int]:
+    """The image, and how many pictures its file holds."""
     try:
         with Image.open(path) as image:
+            # MPO is what telephones write as .jpg, with a preview beside the photograph
+            pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if image.mode[0] in "IF":
                 raise ImagesError(f"images: {path}: expected 8 bits a channel, got mode {image.mode}")
             # Palettes with transparency lose it with a warning unless they pass through RGBA.
             upright = ImageOps.exif_transpose(image.convert("RGBA") if image.mode == "P" else image)
-            return np.asarray(upright.convert("RGB"))
+            return np.asarray(upright.convert("RGB")), pictures
     except ImagesError:
         raise
     # Pillow's decoders raise errors of many kinds for damaged files.
@@ -106,8 +144,12 @@ def cut_images(paths: Sequence[Path], cuts_per_image: int, size: int, seed: int)
     :raises ImagesError: a file cannot be read, or is smaller than ``size`` pixels.
     """
 
+    moving: list[Path] = []
+
     def cut(path: Path) -> np.ndarray:
-        pixels = read_image(path)
+        pixels, pictures = _read(path)
+        if pictures > 1:
+            moving.append(path)
         height, width = pixels.shape[:2]
         if min(height, width) < size:
             raise ImagesError(f"images: {path}: expected at least {size}x{size} pixels, got {width}x{height}")
@@ -121,6 +163,8 @@ def cut_images(paths: Sequence[Path], cuts_per_image: int, size: int, seed: int)
         return _random_squares(pixels, cuts_per_image, size, rng)
 
     cuts = np.concatenate([cut(path) for path in paths])
+    if moving:
+        logger.warning("images: %s of several pictures, of which the first alone is taken", _some(moving))
     return np.ascontiguousarray(cuts.transpose(0, 3, 1, 2))
 
 
