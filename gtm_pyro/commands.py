@@ -84,7 +84,7 @@ def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resu
             log_every=fields["log_every"],
             resume=resume,
         )
-    with _if_stopped(f"the training is complete, {go_on} makes the report"):
+    with _if_stopped(f"the training is complete; to make the report: {go_on}"):
         _finish(experiment, folder, device)
 
 

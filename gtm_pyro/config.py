@@ -175,6 +175,8 @@ def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
     if missing:
         raise ConfigError(f"{missing[0]}: expected in every experiment, got none")
     check_seed(seed=values["seed"])
+    if values["clip_norm"] is not None and not values["clip_norm"] > 0:
+        raise ConfigError(f"clip_norm: expected a number over 0 or null, got {values['clip_norm']}")
     if values["num_threads"] is not None:
         check_range("num_threads", values["num_threads"], 1, LARGEST_THREADS)
     _make_paths_absolute(values["data"])

@@ -12,7 +12,7 @@ from typing import Any
 
 _ERRORS = "gtm-pyro-names"
 # letters for private use, in place of the bytes 0x80 to 0xFF; and how YAML writes such a byte
-_STAND_IN = 0xF700
+_STAND_IN = 0x10F700
 _ESCAPED = re.compile(r"\\uDC([89A-F][0-9A-F])")
 
 
@@ -40,7 +40,8 @@ def load_with_names(load: Callable[[str], Any], text: str) -> Any:
 
     :param load: from a text to mappings, lists and strings.
     """
-    return _byted(load(_ESCAPED.sub(lambda match: chr(_STAND_IN + int(match[1], 16)), _lettered(text))))
+    lettered = _ESCAPED.sub(lambda match: chr(_STAND_IN + int(match[1], 16)), _lettered(text))
+    return load(text) if lettered == text else _byted(load(lettered))
 
 
 def _lettered(text: str) -> str:

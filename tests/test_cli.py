@@ -63,7 +63,7 @@ def test_the_documented_training_command(photos: Path, tmp_path: Path, fails: Fa
     ).split()
     assert main([*words, *SMALL[:2], *SMALL[8:]]) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    assert "this one is in use; gtm-pyro train --resume" in fails(*words)
+    assert "this one is in use; to continue the run in it: gtm-pyro train --resume" in fails(*words)
     assert before == {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
 
 

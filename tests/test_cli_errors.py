@@ -1,5 +1,6 @@
 """Every mistake on the command line is one line and exit status 2, and leaves nothing behind."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,41 @@ from gtm_pyro.episodes import Episodes, save_shards
         ("train image-navigation --steps", "--steps: expected a value"),
         ("train image-navigation --steps x", "steps: expected a whole number over 0"),
         ("train image-navigation --num_threads 0", "num_threads: expected a whole number over 0"),
+        (
+            "train image-navigation --seed 4294967296",
+            "seed: expected a whole number from 0 to 4294967295, got 4294967296",
+        ),
+        ("train image-navigation --seed -1", "seed: expected a whole number from 0"),
+        (
+            "train image-navigation --num_threads 100000",
+            "num_threads: expected a whole number from 1 to 1024, got 100000",
+        ),
+        ("train image-navigation --evaluation.seed 4294967296", "evaluation.seed: expected a whole number from 0 to"),
+        (
+            "train image-navigation --evaluation.num_episodes 100000000000",
+            "evaluation.num_episodes * steps: expected what",
+        ),
+        ("train image-navigation --evaluation.posterior_samples 100000000000", "posterior_samples: expected what fits"),
+        (
+            "train image-navigation --data.cuts_per_image 100000000000",
+            "cuts_per_image: expected what fits into the memory",
+        ),
+        (
+            'train image-navigation --stages [{"steps":1,"batch_size":100000000000}]',
+            "stage 1: batch_size * steps: expected",
+        ),
+        ("train image-navigation --data.images=", "data.images: expected a name, got ''"),
+        (
+            "train labyrinth-walk --data.num_episodes 100000000000",
+            "num_episodes: expected a whole number from 1 to 3200000",
+        ),
+        ("train labyrinth-walk --data.num_steps 100000000000", "num_steps: expected what fits into the memory"),
+        (
+            "data labyrinth-walk --episodes 100000000000",
+            "--episodes: expected a whole number from 1 to 3200000, got '1000",
+        ),
+        ("data labyrinth-walk --workers 100000", "--workers: expected a whole number from 0 to 256, got '100000'"),
+        ("data labyrinth-walk --seed 4294967296", "--seed: expected a whole number from 0 to 4294967295"),
         ("train image-navigation --guide Nope", "guide: expected"),
         ("train image-navigation --data.wall no", "did you mean walls?"),
         ("train image-navigation --data.images nowhere", "there is nothing"),
@@ -46,6 +82,39 @@ def test_mistakes(words: str, message: str, fails: Fails, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     assert message in fails(*words.split())
     assert list(tmp_path.iterdir()) == [], "a mistake must leave nothing behind"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "image-navigation", "--out", ""),
+        ("evaluate", "{run}", "--out", ""),
+        ("evaluate", "{run}", "--report", ""),
+        ("diagnose", "{run}", "--out", ""),
+        ("localise", "{run}", "--out", ""),
+        ("compare", "{run}", "{run}", "--out", ""),
+        ("generate", "{run}", "--out", ""),
+        ("generate", "{run}", "--video", ""),
+        ("generate", "{run}", "--actions", ""),
+        ("data", "labyrinth-walk", "--out", ""),
+        ("report", ""),
+        ("evaluate", ""),
+    ],
+)
+def test_an_empty_name_is_not_the_working_folder(
+    words: tuple[str, ...], fails: Fails, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = fails(*(word.format(run=run) for word in words))
+    assert "expected a name, got ''" in message or "expected the name of a run folder, got ''" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_episodes_that_the_disk_has_no_room_for(fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    message = fails("data", "labyrinth-rotation", "--episodes", "40", "--out", str(tmp_path / "a"))
+    assert f"--episodes: expected what fits into the room that is left at {tmp_path} (1 MB), got 192, which" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 BLIND_GUIDE = '''
@@ -97,6 +166,21 @@ def test_mistakes_with_a_run(fails: Fails, run: Path, tmp_path: Path) -> None:
     folder = str(run)
     for words, message in (
         (("generate", folder, "--steps", "x"), "--steps: expected a whole number of at least 1, got 'x'"),
+        (("generate", folder, "--seed", "4294967296"), "--seed: expected a whole number from 0 to 4294967295"),
+        (("generate", folder, "--steps", "9" * 5000), "--steps: expected a whole number of at least 1, got '999"),
+        (("generate", folder, "--steps", "100000000000"), "steps: expected what fits into the memory of this machine"),
+        (("generate", folder, "--num_observed", "100000000000"), "num_observed * steps: expected what fits into"),
+        (("generate", folder, "--out", str(tmp_path)), f"--out: expected a file, {tmp_path} is a folder"),
+        (("localise", folder, "--seed", "4294967296"), "--seed: expected a whole number from 0 to 4294967295"),
+        (("localise", folder, "--num_episodes", "100000000000"), "num_episodes * steps: expected what fits into"),
+        (("localise", folder, "--num_hypotheses", "100000000"), "--num_hypotheses: expected what fits into the memory"),
+        (("diagnose", folder, "--draws", "100000000000"), "--draws: expected a whole number from 100 to 1000000"),
+        (("diagnose", folder, "--simulations", "100000000000"), "--simulations: expected a whole number from 40 to"),
+        (("evaluate", folder, "--evaluation.seed", "4294967296"), "evaluation.seed: expected a whole number from 0 to"),
+        (
+            ("evaluate", folder, "--evaluation.num_predicted", "100000000000"),
+            "num_episodes * steps: expected what fits",
+        ),
         (("generate", folder, "--split", "both"), "--split: expected train or test, got 'both'"),
         (("generate", folder, "--pixels", "int"), "pixels: expected uint8 or float32, got 'int'"),
         (("generate", folder, "--actions", str(tmp_path / "bad.txt")), "line 2: expected one of up, down, left"),
