@@ -44,7 +44,7 @@ from gtm_pyro.episodes import Episodes, save_shards
         ("train image-navigation --evaluation.posterior_samples 100000000000", "posterior_samples: expected what fits"),
         (
             "train image-navigation --data.cuts_per_image 100000000000",
-            "cuts_per_image: expected what fits into the memory",
+            "cuts_per_image * pixels of a cut: expected what fits",
         ),
         (
             'train image-navigation --stages [{"steps":1,"batch_size":100000000000}]',

@@ -116,7 +116,7 @@ def test_saving_is_all_or_nothing(model: GTMSM, data: ImageNavigation, tmp_path:
     def full_disk(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(RunFolderError, match="could not be written .No space left on device"):
         result.save(out)
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]

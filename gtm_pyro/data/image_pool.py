@@ -55,7 +55,7 @@ class ImagePool:
         return self._cuts[split]
 
     def _cut(self, paths: list[Path]) -> Tensor:
-        check_memory("cuts_per_image", self.cuts_per_image, 3 * len(paths) * self.size**2)
+        check_memory("cuts_per_image * pixels of a cut", self.cuts_per_image * self.size**2, 3 * len(paths))
         return torch.from_numpy(cut_images(paths, self.cuts_per_image, self.size, self.seed))
 
 
