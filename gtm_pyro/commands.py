@@ -31,7 +31,7 @@ from gtm_pyro.config import Experiment
 from gtm_pyro.data.labyrinth.sources import Labyrinth
 from gtm_pyro.data_command import fill_folder
 from gtm_pyro.diagnostics import posterior, save_posterior
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, GTMPyroError
 from gtm_pyro.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment_files import experiments
 from gtm_pyro.figures import save_figures
@@ -55,11 +55,17 @@ def train_command(arguments: Namespace) -> None:
     config, folder, resume = planned_run(arguments)
     experiment, device = build(config)
     rehearse_evaluation(experiment, device)
+    is_new = not folder.path.exists()
     if not resume:
         RunFolder.create(folder.path)
-    with folder.held():
-        write_result(folder.config, config.yaml().encode())
-        _train(experiment, folder, device, resume)
+    try:
+        with folder.held():
+            write_result(folder.config, config.yaml().encode())
+            _train(experiment, folder, device, resume)
+    except GTMPyroError:
+        if is_new:
+            folder.remove_unused()
+        raise
 
 
 def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resume: bool) -> None:

@@ -24,7 +24,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError
 from gtm_pyro.interrupts import StopSignals
 from gtm_pyro.learner import Learner
-from gtm_pyro.limits import check_seed, check_stages
+from gtm_pyro.limits import LARGEST_PARTICLES, check_range, check_seed, check_stages
 from gtm_pyro.plan import make_plan
 from gtm_pyro.precision import Precision, check_precision, networks_in
 from gtm_pyro.progress import Progress
@@ -122,6 +122,7 @@ def fit(
     schedule = Schedule([Stage(steps or 1500)] if stages is None else stages, steps)
     check_stages(schedule.stages, data)
     rates, loss = learning_rates or LearningRates(), loss or Trace_ELBO()
+    check_range("loss.num_particles", getattr(loss, "num_particles", 1), 1, LARGEST_PARTICLES)
     check_has_regret(model, guide, schedule.stages)
     device = resolve_device(device)
     folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)

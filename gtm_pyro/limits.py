@@ -21,6 +21,7 @@ LARGEST_THREADS = 1024
 LARGEST_EPISODES = 3_200_000
 """A hundred thousand shards, whose names have five digits."""
 LARGEST_DRAWS = 1_000_000
+LARGEST_PARTICLES = 10_000
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "EB")
 

@@ -110,6 +110,14 @@ class RunFolder:
             raise RunFolderError(f"{path}: expected a run folder, found no config.yaml and no checkpoint/")
         return folder
 
+    def remove_unused(self) -> None:
+        """Remove the folder if no training began in it."""
+        with suppress(OSError):
+            if not self.contents():
+                for path in (self.config, self.lock):
+                    path.unlink(missing_ok=True)
+                self.path.rmdir()
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep others from training here, and remove what a killed run left half written.

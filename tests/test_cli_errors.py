@@ -136,6 +136,12 @@ class BlindGuide(nn.Module):
     [
         ("--evaluation.num_observed 3", "evaluation: num_neighbors: expected 1 to 3"),
         ("--data SavedEpisodes --data.directory shards", "evaluation: num_observed + num_predicted: expected at most"),
+        (
+            "--loss Trace_ELBO --loss.num_particles 100000000000",
+            "loss.num_particles: expected a whole number from 1 to",
+        ),
+        ('--stages [{"steps":1,"num_observed":3,"num_predicted":2}]', "num_neighbors: expected 1 to 3"),
+        ("--clip_norm 0", "clip_norm: expected a number over 0 or null, got 0"),
         ("--guide blind_guides.BlindGuide", "guide: evaluation needs path, which BlindGuide does not have"),
     ],
 )
