@@ -1,6 +1,7 @@
 """What a run tells while it trains: a progress bar, metrics.jsonl, TensorBoard."""
 
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,8 @@ class Progress:
             total=total, initial=step, disable=not show, unit="step", mininterval=interval, dynamic_ncols=True
         )
         self.writer = _summary_writer(folder, step) if folder else None
+        self._hook = threading.excepthook
+        threading.excepthook = self._told_of_thread
 
     def __enter__(self) -> "Progress":
         return self
@@ -65,6 +68,13 @@ class Progress:
         self.bar.close()
         if self.writer:
             _quietly(self.writer.close)
+        threading.excepthook = self._hook
+
+    def _told_of_thread(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard's writer is a thread, whose end on a full disk is nothing to show a traceback of."""
+        ours = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (ours and issubclass(failure.exc_type, OSError)):
+            self._hook(failure)
 
     def advance(self, total: int) -> None:
         """One more step; ``total`` grows with every restart."""

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from command_cases import SMALL
 
 import gtm_pyro
 from gtm_pyro import checkpoints
 from gtm_pyro.atomic import write_result
 from gtm_pyro.checkpoints import Checkpoint
+from gtm_pyro.cli import main
 from gtm_pyro.command_inputs import trained
 from gtm_pyro.comparison import Comparison, compare
 from gtm_pyro.data.labyrinth.shards import Recipe, write_shard
@@ -152,6 +154,26 @@ def test_a_shard_that_fails_takes_the_others_with_it(
     with pytest.raises(GTMPyroError, match="episodes-00001.npz: could not be written"):
         save_shards(made.episodes, tmp_path, shard_size=1)
     assert not list(tmp_path.iterdir()), "a part of a data set would pass for the whole"
+
+
+def test_a_training_tells_of_a_full_disk_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard writes in a thread of its own, which must not print what the line says."""
+    append = RunFolder.append_metrics
+
+    def fill_up(self: RunFolder, line: dict[str, Any]) -> None:
+        append(self, line)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    monkeypatch.setattr(RunFolder, "append_metrics", fill_up)
+    words = ["train", "image-navigation", "--out", str(tmp_path / "a"), *SMALL, "--checkpoint_every", "9"]
+    with full_disk(1 << 30):
+        assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err and err.count("gtm-pyro: error: ") == 1
+    assert err.endswith("metrics.jsonl: could not be written (File too large)\n")
+    assert len(RunFolder(tmp_path / "a").read_metrics()) == 1
 
 
 def test_the_process_survives_a_full_disk(copied: Path, tmp_path: Path) -> None:
