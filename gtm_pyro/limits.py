@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def check_seed(**seeds: int) -> None:
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
     """Raise ConfigError unless the value is a whole number between two, these included."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
         raise ConfigError(f"{name}: expected a whole number from {least} to {most}, got {value!r}")
 
 

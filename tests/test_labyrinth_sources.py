@@ -169,12 +169,12 @@ def test_shards_of_a_folder_are_used_and_added_to(data: LabyrinthRotation, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
+        ({"seed": -1}, "seed: expected a whole number from 0 to 4294967295, got -1"),
         ({"seed": 2**32}, "seed: expected a whole number from 0 to 4294967295, got 4294967296"),
-        ({"num_episodes": 0}, "num_episodes: expected a whole number of at least 1, got 0"),
-        ({"num_test_episodes": 0}, "num_test_episodes: expected a whole number of at least 1, got 0"),
+        ({"num_episodes": 0}, "num_episodes: expected a whole number from 1 to 3200000, got 0"),
+        ({"num_test_episodes": 0}, "num_test_episodes: expected a whole number from 1 to 3200000, got 0"),
         ({"num_steps": 0}, "num_steps: expected a whole number of at least 1, got 0"),
-        ({"workers": -1}, "workers: expected a whole number of at least 0, got -1"),
+        ({"workers": -1}, "workers: expected a whole number from 0 to 256, got -1"),
         ({"engine": "doom"}, "engine: expected 'raycaster' or 'vizdoom', got 'doom'"),
     ],
 )

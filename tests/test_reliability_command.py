@@ -116,7 +116,7 @@ def test_mistakes_of_diagnose(run: Path, fails: Fails) -> None:
         (("diagnose",), "expected a run folder, got none; usage: gtm-pyro diagnose DIR"),
         (("diagnose", "nowhere"), "nowhere: expected a run folder, there is nothing"),
         (("diagnose", str(run), "--checks", "khat,coverge"), "got 'coverge'; did you mean coverage?"),
-        (("diagnose", str(run), "--draws", "3"), "--draws: expected a whole number of at least 100, got '3'"),
+        (("diagnose", str(run), "--draws", "3"), "--draws: expected a whole number from 100 to 1000000, got '3'"),
         (("diagnose", str(run), "--model.x", "3"), "--model.x: no such option"),
         (("diagnose", str(run), "--guide", "Nope"), "guide: expected"),
     ):
