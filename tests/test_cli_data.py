@@ -87,7 +87,7 @@ def test_without_a_folder_it_takes_one_of_the_users_caches(
         ("data labyrinth-wlak", "labyrinth-wlak: expected one of labyrinth-rotation, labyrinth-walk, labyrinth-rooms; "
                                 "did you mean labyrinth-walk?"),
         ("data labyrinth-walk --seed -1", "--seed: expected a whole number from 0 to 4294967295, got '-1'"),
-        ("data labyrinth-walk --seed 4294967296", "seed: expected a whole number from 0 to 4294967295, got '4294967296'"),
+        ("data labyrinth-walk --seed 4294967296", "expected a whole number from 0 to 4294967295, got '4294967296'"),
         ("data labyrinth-walk --episodes 0", "--episodes: expected a whole number from 1 to 3200000, got '0'"),
         ("data labyrinth-walk --engine dom", "engine: expected 'raycaster' or 'vizdoom', got 'dom'"),
         ("data labyrinth-walk --steady", "--steady: expected with labyrinth-rotation only, got labyrinth-walk"),
