@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,8 @@ def check_signature(checkpoint: Checkpoint, module: nn.Module, source: Path) -> 
 def restore(path: str | os.PathLike[str], model: nn.Module, guide: nn.Module) -> int:
     """Load the newest parameters of a run into a model and a guide, and return the step they are from.
 
+    Into a guide without parameters, which need not be the one that was trained, none is loaded.
+
     :raises RunFolderError: the folder is missing, holds no checkpoint, or one from another model.
     :raises CheckpointError: every checkpoint in it is damaged.
     """
@@ -144,6 +146,9 @@ def restore(path: str | os.PathLike[str], model: nn.Module, guide: nn.Module) ->
     checkpoint = load_latest(folder.checkpoints)
     if checkpoint is None:
         raise RunFolderError(f"{path}: expected a trained run, it holds no checkpoint yet")
+    if not guide.state_dict():
+        own = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("guide.")}
+        checkpoint = replace(checkpoint, tensors=own)
     module = program(model, guide)
     check_signature(checkpoint, module, folder.path)
     load_tensors(module, checkpoint.tensors)

@@ -237,7 +237,9 @@ def make_parser(data_type: Any) -> "ArgumentParser":
     parser.add_argument("--config", action="config")
     for name, (kind, default) in types.items():
         # any other text that names a file, a device for instance, is no file to read
-        parser.add_argument(f"--{name}", type=kind, default=default, sub_configs=name == "stages")
+        action = parser.add_argument(f"--{name}", type=kind, default=default, sub_configs=name == "stages")
+        # arguments without a type, of classes of a user's own, take what YAML makes of the text
+        action.sub_add_kwargs = {"fail_untyped": False}
     return parser
 
 

@@ -1,9 +1,11 @@
 """The messages of jsonargparse, said in one line: which field, what was expected, what came."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from inspect import signature
+from inspect import isfunction, signature
+from typing import Any
 
 from gtm_pyro.catalogue import class_path, did_you_mean
 
@@ -15,6 +17,12 @@ _UNKNOWN = re.compile(
     r"(?:Option '|Group '[^']*' does not accept option '|unrecognized arguments: --)(?P<option>[^'=]*)"
 )
 _SUBCLASS = re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>.*)")
+_NO_CALL = re.compile(r"Expected '(?P<path>[^']*)' to be a class that instantiates into callable")
+# one type of a union that a class is none of; another one may say more
+_OTHER_CLASS = re.compile(r"Import path .*does not (correspond to a subclass of|implement protocol) \w+$")
+_LAST_TYPE = re.compile(
+    r"Expected a \[.*<class '(?P<base>[^']*)'>, <class 'NoneType'>\]\. Got value: (?P<path>[\w.]*)$"
+)
 _NO_CLASS = re.compile(r"Not a valid subclass of .+\. Got value: (?P<value>.*)")
 _RESTRICTED = re.compile(r"Not of type (?P<type>\w+):")
 _UNION_LINES = ("Does not validate", "Errors:", "Given value")
@@ -46,13 +54,15 @@ def describe(error: BaseException) -> str:
             alternatives = rest.removeprefix("Subtypes: ")
         elif rest.startswith("Given value: ") and alternatives:
             leaf = f"Expected a {alternatives}. Got value: {rest.removeprefix('Given value: ')}"
+        elif alternatives and _OTHER_CLASS.match(rest):
+            continue
         elif rest and not rest.startswith(_UNION_LINES) and not _is_alternative(rest):
             leaf = rest
         if leaf:
             break
     name, text = ".".join(names), leaf or "not accepted"
     if match := _GIVEN.search(text):
-        owner, text = owner or match["path"] or "", text[: match.start()]
+        owner, text = match["path"] or owner, text[: match.start()]
     if match := _UNKNOWN.match(text):
         # without an owner the option has its whole name, otherwise what follows the owner's
         return _unknown_field(name, owner, match["option"].split(".")[0] if owner else match["option"], text)
@@ -61,7 +71,11 @@ def describe(error: BaseException) -> str:
     if name and text.startswith(_IMPORT):
         with suppress(ModuleNotFoundError):  # within the class's module; its text says which
             class_path(name, text.rpartition(":")[2].strip() if ":" in text else owner)
-    if match := _NO_CLASS.match(text):
+    if match := _LAST_TYPE.match(text):
+        text = _misfit(match["base"], match["path"])
+    elif match := _NO_CALL.match(text):
+        text = f"expected a class whose objects can be called, got {match['path']}"
+    elif match := _NO_CLASS.match(text):
         text = f"expected a class_path and its init_args, got {match['value']}"
     elif match := _VALUE.match(text):
         text = f"expected {_type_name(match['type'])}, got {match['value']}"
@@ -79,6 +93,26 @@ def describe(error: BaseException) -> str:
 def _is_alternative(text: str) -> bool:
     """Whether a line says what one type of a union would have needed."""
     return text.startswith("Expected a ") and "Got value" not in text and not text.startswith(_PATH)
+
+
+def _misfit(base: str, path: str) -> str:
+    """Why a class is none of what it was named for.
+
+    :param base: the import path of a protocol, or of a class.
+    """
+    kind, mine = (getattr(import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in (base, path))
+    methods = [m for m, member in vars(kind).items() if isfunction(member) and (m == "__call__" or m[0] != "_")]
+    if not getattr(kind, "_is_protocol", False) or not methods:
+        return f"expected a {kind.__name__}, got {path}"
+    lacking = [name for name in methods if not hasattr(mine, name)]
+    if lacking:
+        return f"expected methods {' and '.join(methods)}, {mine.__name__} has no {lacking[0]}"
+    asked = " and ".join(f"{name}{_plain(getattr(kind, name))}" for name in methods)
+    return f"expected methods {asked}, those of {mine.__name__} take other arguments"
+
+
+def _plain(method: Callable[..., Any]) -> str:
+    return f"({', '.join(name for name in signature(method).parameters if name != 'self')})"
 
 
 def _unknown_field(name: str, owner: str, unknown: str, text: str) -> str:

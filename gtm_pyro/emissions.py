@@ -1,7 +1,7 @@
 """Encoders q(z | x) and decoders p(x | z)."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyro.distributions as dist
 import torch
@@ -14,6 +14,29 @@ from gtm_pyro.precision import network
 MIN_SCALE = 1e-3
 # of the leaky ReLUs: at 0.2, held-out reconstruction errors were 0.8 of those at 0.01 after the same number of steps
 SLOPE = 0.2
+
+
+class Encoder(Protocol):
+    """q(z_t | x_t), what a model asks of an encoder: see :class:`FrameEncoder`.
+
+    Where it names its ``latent_dim`` or ``frame_shape``, they are compared with those of the other parts.
+    """
+
+    def __call__(self, frames: Any, /) -> Any:
+        """q(z_t | x_t), event shape ``(latent_dim,)``, of frames ``(..., C, H, W)``."""
+
+    def statistics(self, frames: Any, /) -> Any:
+        """Its mean "loc" and standard deviation "scale", each ``(..., latent_dim)``: what the memory holds."""
+
+
+class Decoder(Protocol):
+    """p(x_t | z_t), what a model asks of a decoder: see :class:`FrameDecoder`."""
+
+    def __call__(self, z: Any, /) -> Any:
+        """p(x_t | z_t), event shape ``(C, H, W)``, of latents ``(..., latent_dim)``."""
+
+    def frames(self, z: Any, /) -> Any:
+        """Its mean, the frame that is shown, ``(..., C, H, W)``."""
 
 
 def _check_frame_shape(frame_shape: tuple[int, int, int], strides: tuple[int, int]) -> int:

@@ -1,6 +1,7 @@
 """The Generative Temporal Model with Spatial Memory (Fraccaro et al. 2018), section 3."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -8,16 +9,25 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from gtm_pyro.emissions import FrameDecoder, FrameEncoder
+from gtm_pyro.emissions import Decoder, Encoder, FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.landmarks import Landmarks, look, resembling_entries, resembling_steps
-from gtm_pyro.memory import DeferredValues, NumNeighbors, Retrieved, SpatialMemory, StoredValues
+from gtm_pyro.memory import DeferredValues, Memory, NumNeighbors, Retrieved, SpatialMemory, StoredValues
 from gtm_pyro.paths import TransitionPath
-from gtm_pyro.priors import MixturePrior, NormalMixture, QueryPrior
+from gtm_pyro.priors import MixturePrior, Prior, regret, shown
 from gtm_pyro.reading import Reading
 from gtm_pyro.revisits import revisited_entries, revisited_steps
 from gtm_pyro.transitions import Transition
+
+# what a part of a user's own must have
+_NEEDED = {
+    "memory": ("write", "read"),
+    "prior": ("__call__",),
+    "encoder": ("__call__", "statistics"),
+    "decoder": ("__call__", "frames"),
+    "keys": ("__call__",),
+}
 
 
 class Imagined(NamedTuple):
@@ -58,13 +68,13 @@ class GTMSM(PyroModule):
     def __init__(
         self,
         transition: Transition,
-        memory: SpatialMemory | None = None,
-        prior: MixturePrior | QueryPrior | None = None,
-        encoder: FrameEncoder | None = None,
-        decoder: FrameDecoder | None = None,
+        memory: SpatialMemory | Memory | None = None,
+        prior: MixturePrior | Prior | None = None,
+        encoder: FrameEncoder | Encoder | None = None,
+        decoder: FrameDecoder | Decoder | None = None,
         reading: Reading | None = None,
         initial_scale: float = 1e-3,
-        keys: nn.Module | None = None,
+        keys: Callable[..., Any] | None = None,
         displacement_weight: float = 0.0,
     ) -> None:
         super().__init__()
@@ -76,16 +86,21 @@ class GTMSM(PyroModule):
                 f"displacement_weight: expected 0 for a transition without a heading, got {displacement_weight}"
             )
         self.transition = transition
-        self.memory = memory or SpatialMemory()
-        self.prior = prior or MixturePrior()
-        self.encoder = encoder or FrameEncoder()
-        self.decoder = decoder or FrameDecoder()
+        self.memory: Memory = SpatialMemory() if memory is None else memory
+        self.prior: Prior = MixturePrior() if prior is None else prior
+        self.encoder: Encoder = FrameEncoder() if encoder is None else encoder
+        self.decoder: Decoder = FrameDecoder() if decoder is None else decoder
+        self.keys: Callable[..., Tensor] = nn.Identity() if keys is None else keys
+        for part, needed in _NEEDED.items():
+            for method in needed:
+                if not callable(getattr(getattr(self, part), method, None)):
+                    kind = type(getattr(self, part)).__name__
+                    raise ConfigError(f"{part}: expected methods {' and '.join(needed)}, {kind} has no {method}")
         # parts of a user's own need not say it
         for name in ("decoder", "prior"):
             sizes = [getattr(part, "latent_dim", None) for part in (self.encoder, getattr(self, name))]
             if None not in sizes and sizes[0] != sizes[1]:
                 raise ConfigError(f"{name}.latent_dim: expected {sizes[0]} as the encoder has it, got {sizes[1]}")
-        self.keys = keys or nn.Identity()
         for name in ("prior", "keys"):
             size = getattr(getattr(self, name), "state_dim", transition.state_dim)
             if size != transition.state_dim:
@@ -102,12 +117,17 @@ class GTMSM(PyroModule):
         # a prior of a user's own need not say it, and is then called without states
         return getattr(self.prior, "reads_states", False)
 
+    def _latent_dim(self, episodes: Episodes) -> int:
+        # likewise
+        size: int | None = getattr(self.encoder, "latent_dim", None)
+        return self.encoder.statistics(episodes.frames[:1, 0])["loc"].shape[-1] if size is None else size
+
     def path(self, actions: Tensor) -> TransitionPath:
         """p(s_{1:T} | a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         initial = dist.Normal(self.initial_loc, self.initial_scale).to_event(1)
         return TransitionPath(initial, self.transition, actions.unsqueeze(-3))
 
-    def remember(self, s: Tensor, frames: Tensor) -> SpatialMemory:
+    def remember(self, s: Tensor, frames: Tensor) -> Any:
         """The past encoder (section 3.3): writes states with the encodings of their frames.
 
         A frame is encoded when it is first retrieved: retrieval depends on states only.
@@ -119,15 +139,16 @@ class GTMSM(PyroModule):
         return self.memory.write(self.keys(s), DeferredValues(self.encoder.statistics, frames, known))
 
     def recall(
-        self, memory: SpatialMemory, s: Tensor, num_neighbors: NumNeighbors | None = None, allowed: Tensor | None = None
-    ) -> tuple[NormalMixture, Retrieved]:
+        self, memory: Memory, s: Tensor, num_neighbors: NumNeighbors | None = None, allowed: Tensor | None = None
+    ) -> tuple[dist.TorchDistribution, Retrieved]:
         """p(z_t | s_t, m) at states ``(*batch, Q, state_dim)``, and the entries that it was made of."""
         read = memory.read(self.keys(s), num_neighbors, allowed)
         return self.prior(read, s) if self._prior_reads_states else self.prior(read), read
 
     def encode(self, frames: Tensor, s: Tensor) -> dist.TorchDistribution:
         """q(z_t | x_t), which leaves the state out: eq. (2). Event ``(latent_dim,)``."""
-        return self.encoder(frames)
+        q: dist.TorchDistribution = self.encoder(frames)
+        return q
 
     def landmarks(self, frames: Tensor, memory: SpatialMemory | None = None) -> Landmarks:
         """What looks like each frame: entries of a known memory, otherwise earlier steps of the episode.
@@ -149,7 +170,7 @@ class GTMSM(PyroModule):
             with reading.plate(episodes) as steps:
                 now = reading.chosen(episodes, steps)
                 if reading.scored == "alone":
-                    zeros = s.new_zeros(self.encoder.latent_dim)
+                    zeros = s.new_zeros(self._latent_dim(episodes))
                     prior = dist.Normal(zeros, torch.ones_like(zeros)).to_event(1)
                 else:
                     memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
@@ -169,8 +190,8 @@ class GTMSM(PyroModule):
         memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)
         s = path.sample().squeeze(-3)
         memory = self.remember(s[..., memorised, :], episodes.frames[:, memorised])
-        prior, _ = self.recall(memory, s[..., scored, :], reading.num_neighbors, reading.allowed(episodes))
-        return prior.regret(self.encoder.statistics(episodes.frames[:, scored])["loc"])
+        prior, read = self.recall(memory, s[..., scored, :], reading.num_neighbors, reading.allowed(episodes))
+        return regret(prior, read, self.encoder.statistics(episodes.frames[:, scored])["loc"])
 
     def initialise(self, episodes: Episodes) -> None:
         """Set starting values from frames and actions, where the transition knows how to; from true displacements too
@@ -195,7 +216,7 @@ class GTMSM(PyroModule):
     def imagine(
         self,
         start: Tensor,
-        memory: SpatialMemory,
+        memory: Memory,
         actions: Tensor,
         sample: bool = False,
         past: Tensor | None = None,
@@ -206,7 +227,8 @@ class GTMSM(PyroModule):
         :param memory: what was remembered.
         :param actions: ``(*batch, time, action_dim)``, the actions after step tau.
         :param sample: draw z from p(z_t | s_t, m); otherwise z is the mean of the entry that has the most weight,
-            with those that agree with it.
+            with those that agree with it, or of a prior that is no mixture its mean: see
+            :func:`gtm_pyro.priors.shown`.
         :param past: the actions up to step tau, from which momentum follows, ``(*batch, any, action_dim)``; None: the
             agent is at rest.
         """
@@ -218,6 +240,5 @@ class GTMSM(PyroModule):
         actions, noise = (torch.cat([x[..., :1, :], x], -2) for x in (actions, noise))
         states = transition.rollout(start, actions, noise, past)[..., 1:, :]
         prior, read = self.recall(memory, states)
-        heaviest = prior.heaviest
-        z = prior.sample() if sample else heaviest.loc
-        return Imagined(states, self.decoder.frames(z), read.entry(heaviest.component))
+        z, entries = shown(prior, read)
+        return Imagined(states, self.decoder.frames(prior.sample() if sample else z), entries)

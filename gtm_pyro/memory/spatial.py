@@ -6,9 +6,10 @@ returns the values of the keys nearest to a query, with their distances.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -56,8 +57,24 @@ class Retrieved:
         return entry.masked_fill(none, -1)
 
 
+class Memory(Protocol):
+    """What a model asks of a memory, a value that nothing changes: shapes and errors as of :class:`SpatialMemory`.
+
+    A map that is kept and looked up by content, as in localisation, also has ``num_entries``, ``keys`` and ``values``.
+    """
+
+    # the command line compares these signatures with a class's own, and Any fits every annotation
+    def write(self, keys: Any, values: Any, /) -> Any:
+        """A memory of the same class with these entries appended."""
+
+    def read(self, queries: Any, num_neighbors: Any, allowed: Any, /) -> Any:
+        """The entries for each query, a :class:`Retrieved`."""
+
+
 class SpatialMemory:
     """A memory of (key, value) pairs, read by nearest neighbours. A value: ``write`` returns a new memory.
+
+    A subclass keeps its class and its attributes through ``write``: to read in another way, override ``read``.
 
     :param num_neighbors: K, how many entries a read returns unless it says otherwise; "all" for every entry.
     :param backend: how neighbours are found. "torch" (exhaustive, batched, any device), "kdtree" (scipy),
@@ -81,7 +98,8 @@ class SpatialMemory:
 
     def __repr__(self) -> str:
         written = "empty" if self._keys is None else f"keys {tuple(self._keys.shape)}"
-        return f"SpatialMemory(num_neighbors={self.num_neighbors!r}, backend={self.backend!r}, {written})"
+        kind = type(self).__name__
+        return f"{kind}(num_neighbors={self.num_neighbors!r}, backend={self.backend!r}, {written})"
 
     @property
     def num_entries(self) -> int:
@@ -102,8 +120,8 @@ class SpatialMemory:
             raise MemoryReadError("memory: expected at least one entry, got an empty memory; call write first")
         return self._values
 
-    def write(self, keys: Tensor, values: Values | Mapping[str, Tensor]) -> SpatialMemory:
-        """A new memory with these entries appended.
+    def write(self, keys: Tensor, values: Values | Mapping[str, Tensor]) -> Self:
+        """A new memory of the same class and settings, with these entries appended.
 
         :param keys: (*batch, N, key_dim), floating point.
         :param values: N entries a memory; a mapping holds tensors (*batch, N, ...). Their batch may lack
@@ -121,7 +139,7 @@ class SpatialMemory:
         if self._keys is not None:
             keys = _append_keys(self._keys, keys)
             values = self.values.concat(values)
-        new = SpatialMemory(self.num_neighbors, self.backend)
+        new = copy.copy(self)
         new._keys, new._values, new._index = keys, values, build_index(self.backend, keys)
         return new
 

@@ -4,5 +4,15 @@ from gtm_pyro.mixtures import NormalMixture
 from gtm_pyro.priors.mixture import BackgroundPrior, MixturePrior
 from gtm_pyro.priors.perspective import PerspectivePrior
 from gtm_pyro.priors.query import QueryPrior
+from gtm_pyro.priors.shown import Prior, regret, shown
 
-__all__ = ["BackgroundPrior", "MixturePrior", "NormalMixture", "PerspectivePrior", "QueryPrior"]
+__all__ = [
+    "BackgroundPrior",
+    "MixturePrior",
+    "NormalMixture",
+    "PerspectivePrior",
+    "Prior",
+    "QueryPrior",
+    "regret",
+    "shown",
+]
