@@ -20,14 +20,12 @@ from gtm_pyro.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment_files import Raw, experiments, read_experiment, read_run
 from gtm_pyro.fitting import first_line, resolve_device
 from gtm_pyro.limits import check_episodes, check_memory, check_stages
+from gtm_pyro.programs import check_can_be_evaluated
 from gtm_pyro.run_folder import RunFolder
 from gtm_pyro.shown import quoted
 
 # what may change when a run goes on: where it computes and how often it writes, not what it computes
 _MAY_CHANGE = ("device", "num_threads", "checkpoint_every", "log_every", "evaluation")
-
-# what evaluation asks for besides Pyro's programs
-_MODEL_METHODS = ("remember", "imagine", "encoder", "decoder")
 
 
 def planned_run(arguments: Namespace) -> tuple[Config, RunFolder, bool]:
@@ -170,15 +168,11 @@ def build(config: Config) -> tuple[Experiment, torch.device]:
     return config.build(), device
 
 
-def check_can_be_evaluated(experiment: Experiment) -> None:
-    """Whether model and guide have what evaluation asks of them besides being Pyro programs, and memory has room.
+def check_room(experiment: Experiment) -> None:
+    """Whether memory has room for what evaluation draws.
 
-    :raises ConfigError: says what is lacking.
+    :raises ConfigError: it has not.
     """
-    for what, program, names in (("model", experiment.model, _MODEL_METHODS), ("guide", experiment.guide, ("path",))):
-        missing = [name for name in names if not hasattr(program, name)]
-        if missing:
-            raise ConfigError(f"{what}: evaluation needs {missing[0]}, which {type(program).__name__} does not have")
     asked, data = experiment.evaluation, experiment.data
     check_episodes("evaluation.num_episodes", asked.num_episodes, asked.num_observed + asked.num_predicted, data)
     drawn = min(asked.posterior_episodes, asked.num_episodes) * asked.num_predicted
@@ -198,7 +192,8 @@ def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
 
     :raises ConfigError: says why.
     """
-    check_can_be_evaluated(experiment)
+    check_can_be_evaluated(experiment.model, experiment.guide)
+    check_room(experiment)
     check_stages(experiment.stages, experiment.data)
     try:
         # copies, for a program may make parameters on its first call

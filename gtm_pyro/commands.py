@@ -15,8 +15,8 @@ from gtm_pyro.atomic import write_result
 from gtm_pyro.command_inputs import (
     all_held_out,
     build,
-    check_can_be_evaluated,
     check_file,
+    check_room,
     newest_step,
     one_run,
     other_folder,
@@ -41,6 +41,7 @@ from gtm_pyro.interrupts import Interrupted
 from gtm_pyro.localisation import localise
 from gtm_pyro.localisation_figure import save_localisation_figure
 from gtm_pyro.localisation_inputs import localisation_inputs
+from gtm_pyro.programs import check_can_be_evaluated
 from gtm_pyro.reliability import diagnose
 from gtm_pyro.reliability.export import diagnosis_kept, save_diagnosis
 from gtm_pyro.report import summary, write_report
@@ -100,7 +101,8 @@ def evaluate_command(arguments: Namespace) -> None:
     check_file("--out", arguments.out)
     overrides = all_held_out(folder, arguments.overrides)
     experiment, device = trained(folder, overrides)
-    check_can_be_evaluated(experiment)
+    check_can_be_evaluated(experiment.model, experiment.guide)
+    check_room(experiment)
     evaluation = _evaluate(experiment, device)
     own = not any(name.split(".")[0] in ("data", "evaluation", "guide") for name in overrides)
     out = arguments.out or (str(folder.evaluation) if own else None)
@@ -181,7 +183,7 @@ def generate_command(arguments: Namespace) -> None:
     if arguments.split not in ("train", "test"):
         raise ConfigError(f"--split: expected train or test, got {arguments.split!r}")
     experiment, device = trained(folder, all_held_out(folder, arguments.overrides))
-    check_can_be_evaluated(experiment)
+    check_can_be_evaluated(experiment.model, experiment.guide)
     actions = read_actions(arguments.actions, experiment.data) if arguments.actions else None
     steps = arguments.steps or (1000 if actions is None else len(actions))
     if actions is not None and len(actions) < steps:
@@ -217,7 +219,7 @@ def report_command(arguments: Namespace) -> None:
     """Evaluate again and draw everything again."""
     folder = one_run(arguments, "report")
     experiment, device = trained(folder, arguments.overrides)
-    check_can_be_evaluated(experiment)
+    check_can_be_evaluated(experiment.model, experiment.guide)
     _finish(experiment, folder, device)
 
 

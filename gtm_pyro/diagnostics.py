@@ -15,7 +15,7 @@ from gtm_pyro.atomic import write_result
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
 from gtm_pyro.limits import check_memory
-from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
+from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing
 from gtm_pyro.reading import Reading
 
 if TYPE_CHECKING:  # a second to import, and only this file needs it
@@ -63,10 +63,12 @@ def posterior(
     :param action_names: one for each number of an action.
     :raises EpisodesError: no predicted step, or names that do not fit the actions.
     :raises ValueError: fewer than one sample.
-    :raises ConfigError: more of them than fit into memory.
+    :raises ConfigError: the model or the guide does not have what evaluation asks for, or more samples than fit into
+        memory.
     """
     import arviz_base
 
+    check_can_be_evaluated(model, guide)
     if not episodes.num_predicted:
         raise EpisodesError(
             f"num_observed: expected fewer than the {episodes.num_steps} steps, got {episodes.num_observed}"

@@ -15,7 +15,7 @@ from gtm_pyro.bounds import log_weights
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.plain_json import write_json
-from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing, has_heading
+from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing, has_heading
 from gtm_pyro.views import VIEW_TOLERANCE, compare, drift, pose_measures, relative_poses
 
 LAST_STEPS = 32
@@ -156,7 +156,9 @@ def evaluate(
     :param iwae_particles: 0 leaves ``iwae`` out.
     :param chunk_size: episodes at a time; the draws depend on it.
     :raises EpisodesError: episodes without a predicted step.
+    :raises ConfigError: the model or the guide does not have what evaluation asks for.
     """
+    check_can_be_evaluated(model, guide)
     if not episodes.num_predicted:
         raise EpisodesError(
             f"num_observed: expected fewer than the {episodes.num_steps} steps, got {episodes.num_observed}"

@@ -14,7 +14,7 @@ from gtm_pyro.data.base import EpisodeData, Split
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.limits import check_episodes, check_memory, check_seed
-from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, drawing
+from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing
 from gtm_pyro.views import visited_and_retrieved
 
 Pixels = Literal["uint8", "float32"]
@@ -114,12 +114,14 @@ def generate(
     :param pixels: type of the frames, uint8 (0 to 255) or float32.
     :param chunk_size: imagined steps at a time; the noise depends on it.
     :param device: where to compute.
-    :raises ConfigError: a number out of its range, or one that needs more memory than there is.
+    :raises ConfigError: a number out of its range, or one that needs more memory than there is; a model or a guide
+        without what evaluation asks for.
     :raises EpisodesError: actions of another shape, or a value that is not finite.
     """
     for name, value in (("steps", steps), ("num_observed", num_observed), ("chunk_size", chunk_size)):
         if value < 1:
             raise ConfigError(f"{name}: expected at least 1, got {value}")
+    check_can_be_evaluated(model, guide)
     if pixels not in get_args(Pixels):
         raise ConfigError(f"pixels: expected {' or '.join(get_args(Pixels))}, got {pixels!r}")
     check_seed(seed=seed)

@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError
 from gtm_pyro.landmarks import Landmarks
 from gtm_pyro.limits import check_seed
 from gtm_pyro.memory import SpatialMemory
@@ -75,6 +76,20 @@ class EvaluatedGuide(Protocol):
     def __call__(self, episodes: Episodes, reading: Reading) -> Any: ...
     def path(self, episodes: Episodes) -> Any:
         """q(s_{1:T}), batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+
+
+_OF_MODEL, _OF_GUIDE = ("remember", "imagine", "encoder", "decoder"), ("path",)
+
+
+def check_can_be_evaluated(model: Any, guide: Any) -> None:
+    """Whether model and guide have what evaluation asks of them besides being Pyro programs.
+
+    :raises ConfigError: says what is missing.
+    """
+    for what, program, names in (("model", model, _OF_MODEL), ("guide", guide, _OF_GUIDE)):
+        missing = [name for name in names if not hasattr(program, name)]
+        if missing:
+            raise ConfigError(f"{what}: evaluation needs {missing[0]}, which {type(program).__name__} does not have")
 
 
 @contextmanager

@@ -154,7 +154,11 @@ class GTMSM(PyroModule):
         """What looks like each frame: entries of a known memory, otherwise earlier steps of the episode.
 
         :param frames: ``(batch, time, C, H, W)``.
+        :raises ConfigError: a memory without ``num_entries``, ``keys`` and ``values``, which are looked through.
         """
+        for name in ("num_entries", "keys", "values"):
+            if memory is not None and not hasattr(memory, name):
+                raise ConfigError(f"memory: a known map needs {name}, which {type(memory).__name__} does not have")
         sights = look(self.encoder.statistics, frames)
         if self.transition.heading:
             return revisited_steps(sights) if memory is None else revisited_entries(sights, memory)

@@ -5,6 +5,7 @@
 
 from gtm_pyro.testing.bound import check_bound
 from gtm_pyro.testing.densities import check_densities, check_log_probs
+from gtm_pyro.testing.evaluating import check_evaluation
 from gtm_pyro.testing.gradients import check_finite_gradients, check_gradients
 from gtm_pyro.testing.pair import PairConformance, check_pair
 from gtm_pyro.testing.placement import check_devices, check_float64
@@ -19,6 +20,7 @@ __all__ = [
     "check_bound",
     "check_densities",
     "check_devices",
+    "check_evaluation",
     "check_finite_gradients",
     "check_float64",
     "check_gradients",

@@ -7,6 +7,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.bound import check_bound
 from gtm_pyro.testing.densities import check_densities, check_log_probs
+from gtm_pyro.testing.evaluating import check_evaluation
 from gtm_pyro.testing.gradients import check_finite_gradients, check_gradients
 from gtm_pyro.testing.placement import check_devices, check_float64
 from gtm_pyro.testing.running import ConformanceError, NotApplicable
@@ -24,6 +25,7 @@ _THEN = (
     check_float64,
     check_devices,
     check_bound,
+    check_evaluation,
 )
 
 
@@ -146,3 +148,6 @@ class PairConformance:
 
     def test_bound(self) -> None:
         check_bound(*self.make(), self.reading)
+
+    def test_evaluation(self) -> None:
+        check_evaluation(*self.make(), self.reading)

@@ -1,0 +1,51 @@
+"""Whether a trained pair could be put to use."""
+
+from typing import Any
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError, GTMPyroError
+from gtm_pyro.programs import check_can_be_evaluated
+from gtm_pyro.reading import Reading
+from gtm_pyro.restarts import median_regret
+from gtm_pyro.testing.running import ConformanceError, NotApplicable, conformance_check, copied, summary
+
+
+@conformance_check
+def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Reading | None = None) -> None:
+    """What follows training works with these parts too: evaluation, generation, diagnosis, the test for being stuck.
+
+    :raises NotApplicable: the model or the guide does not have what evaluation asks for, and says which; a guide that
+        has no path of the memorised steps alone; or no step is predicted.
+    """
+    # packages that take a second to import
+    from gtm_pyro.evaluation import evaluate
+    from gtm_pyro.reliability.diagnosis import CHECKS, _lacking, diagnose
+    from gtm_pyro.reliability.simulation import simulate
+
+    try:
+        check_can_be_evaluated(model, guide)
+    except ConfigError as reason:
+        raise NotApplicable(str(reason)) from None
+    if not episodes.num_predicted:
+        raise NotApplicable("expected episodes with predicted steps, got none")
+    model, guide = copied(model, guide)
+    try:
+        guide.path(episodes.observed)
+    except GTMPyroError as reason:
+        raise NotApplicable(str(reason)) from None
+    # calibration takes seconds, and asks for no more than a simulation and a path of it
+    checks = [name for name in CHECKS if name != "sbc" and _lacking(name, model, guide, episodes) is None]
+    steps: dict[str, Any] = {
+        "evaluate": lambda: evaluate(model, guide, episodes, iwae_particles=2),
+        "diagnose": lambda: diagnose(model, guide, episodes, checks=checks, num_draws=100),
+    }
+    if hasattr(model, "path"):
+        steps["simulate"] = lambda: simulate(model, episodes.actions[:1, :3], episodes.frame_shape)
+    if hasattr(model, "regret"):
+        used = reading or getattr(model, "reading", None) or Reading()
+        steps["max_regret"] = lambda: median_regret(model, guide, episodes, used)
+    for name, step in steps.items():
+        try:
+            step()
+        except Exception as error:
+            raise ConformanceError(f"{name}: expected to work, got {summary(error)}") from error
