@@ -69,6 +69,7 @@ def posterior(
     import arviz_base
 
     check_can_be_evaluated(model, guide)
+    episodes.check_finite()
     if not episodes.num_predicted:
         raise EpisodesError(
             f"num_observed: expected fewer than the {episodes.num_steps} steps, got {episodes.num_observed}"

@@ -58,6 +58,14 @@ class Episodes:
         if validate:
             check_values(self._tensors(), self.has_heading, self.continuous_actions)
 
+    def check_finite(self) -> None:
+        """Look at every frame and action, as ``validate`` does when episodes are made.
+
+        :raises EpisodesError: one is NaN or infinite; names the first, ``frames[episode, step, ...]``.
+        """
+        for name in ("frames", "actions"):
+            _check_values(name, getattr(self, name), in_unit_interval=False)
+
     @property
     def batch_size(self) -> int:
         return self.frames.shape[0]

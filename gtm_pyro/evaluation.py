@@ -155,10 +155,11 @@ def evaluate(
     :param view_tolerance: in pose units and in radians.
     :param iwae_particles: 0 leaves ``iwae`` out.
     :param chunk_size: episodes at a time; the draws depend on it.
-    :raises EpisodesError: episodes without a predicted step.
+    :raises EpisodesError: episodes without a predicted step, or with a value that is not finite.
     :raises ConfigError: the model or the guide does not have what evaluation asks for.
     """
     check_can_be_evaluated(model, guide)
+    episodes.check_finite()
     if not episodes.num_predicted:
         raise EpisodesError(
             f"num_observed: expected fewer than the {episodes.num_steps} steps, got {episodes.num_observed}"

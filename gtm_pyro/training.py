@@ -14,7 +14,7 @@ from gtm_pyro import checkpoints
 from gtm_pyro.checkpoints import Checkpoint
 from gtm_pyro.data.base import EpisodeData
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import NonFiniteLossError
+from gtm_pyro.errors import EpisodesError, NonFiniteLossError
 from gtm_pyro.interrupts import Interrupted, StopSignals
 from gtm_pyro.learner import Learner
 from gtm_pyro.plan import check_plan
@@ -255,6 +255,12 @@ class Training:
         if self.folder is not None:
             last = checkpoints.load_latest(self.folder.checkpoints)
             good = f"the last good state is step {last.step if last else 0} in {self.folder.checkpoints}"
+        if step > self.state.start:
+            stage = self.schedule.stages[self.schedule.index(step - 1 - self.state.start)]
+            try:
+                self.episodes(stage, derived_seed(self.seed, step - 1, Purpose.STEP)).check_finite()
+            except EpisodesError as error:
+                return NonFiniteLossError(f"step {step}: {what}; {good}; {error}")
         # a resumed run keeps its rates
         return NonFiniteLossError(f"step {step}: {what}; {good}; a new run with lower learning rates may help")
 

@@ -10,6 +10,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.fused_paths import FusedPath, smoothing_path
 from gtm_pyro.hypotheses import Hypotheses, HypothesisSearch
 from gtm_pyro.memory import SpatialMemory
+from gtm_pyro.own_loops import program
 from gtm_pyro.programs import GuidedModel
 from gtm_pyro.reading import Reading
 
@@ -32,6 +33,7 @@ class SpatialGuide(PyroModule):
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         raise NotImplementedError
 
+    @program
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
         reading = reading or self.model.reading
         with pyro.plate("episodes", episodes.batch_size, dim=-2):

@@ -14,6 +14,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.landmarks import Landmarks, look, resembling_entries, resembling_steps
 from gtm_pyro.memory import DeferredValues, Memory, NumNeighbors, Retrieved, SpatialMemory, StoredValues
+from gtm_pyro.own_loops import program
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.priors import MixturePrior, Prior, regret, shown
 from gtm_pyro.reading import Reading
@@ -164,6 +165,7 @@ class GTMSM(PyroModule):
             return revisited_steps(sights) if memory is None else revisited_entries(sights, memory)
         return resembling_steps(sights) if memory is None else resembling_entries(sights, memory)
 
+    @program
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
         reading = reading or self.reading
         memorised = reading.memorised_steps(episodes)

@@ -12,6 +12,7 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.landmarks import Landmarks
+from gtm_pyro.own_loops import program
 from gtm_pyro.paths import TransitionPath
 from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import Translation
@@ -118,6 +119,7 @@ class LinearGaussian(PyroModule):
             scale=torch.where(said, self._variance().sqrt(), 1.0),
         )
 
+    @program
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
         scored = (reading or self.reading).scored_steps(episodes)
         frames = episodes.frames[:, scored]

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 from command_cases import SMALL, Fails
@@ -18,6 +19,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def empty_store() -> None:
+    """No test finds in Pyro's global store what an earlier one left."""
+    pyro.clear_param_store()
 
 
 @pytest.fixture(scope="session")

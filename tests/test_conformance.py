@@ -52,7 +52,7 @@ from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, GTMPyroError
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
-from gtm_pyro.memory import SpatialMemory
+from gtm_pyro.memory import Retrieved, SpatialMemory
 from gtm_pyro.models import GTMSM, LinearGaussian
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing import ConformanceError, NotApplicable, PairConformance, check_pair, check_programs
@@ -95,6 +95,20 @@ GUIDES: dict[str, Callable[[Any], Any]] = {
     "Smoothing": Smoothing,
     "ParticleGuide": ParticleGuide,
 }
+
+
+def no_mean(_: Any) -> Pair:
+    """It trains, and then there is nothing to show."""
+    model, episodes = gtm_sm()
+
+    def prior(read: Retrieved) -> Any:
+        near = dist.Normal(read.values["loc"][..., 0, :], read.values["scale"][..., 0, :]).to_event(1)
+        return dist.TransformedDistribution(near, [dist.transforms.AffineTransform(0.0, 2.0)])
+
+    model.prior = prior
+    return model, DeadReckoning(model), episodes
+
+
 PAIRS = [(model, guide, Reading()) for model in ("GTMSM", "GTMSM that slips") for guide in GUIDES]
 PAIRS += [("GTMSM", "DeadReckoning", reading) for reading in (Reading("earlier", "all"), Reading("others", 3))]
 PAIRS += [("LinearGaussian", guide, Reading("earlier")) for guide in GUIDES]
@@ -180,12 +194,15 @@ BROKEN: list[tuple[Callable[..., None], MakesBroken, str]] = [
     (testing.check_devices, DefaultDevice, r"devices: .*broken_guides.py:\d+: expected device= of the parameters"),
     (testing.check_bound, z_as(OffByMuch), r"bound: episode 0: expected an ELBO of at most log p\(x . a\) = -"),
     (testing.check_bound, z_as(NotANumber), "bound: episode 0: expected a finite ELBO, got nan"),
+    (testing.check_evaluation, no_mean, r"evaluation: evaluate: .*prior: expected a distribution that knows its mean"),
 ]
 
 
-def broken(make_guide: MakesBroken) -> Pair:
+def broken(make: MakesBroken) -> Pair:
+    """Of the twin and a guide of it; or a whole pair."""
     model, episodes = linear_gaussian()
-    return model, make_guide(model), episodes
+    made = make(model)
+    return made if isinstance(made, tuple) else (model, made, episodes)
 
 
 @pytest.mark.parametrize(("check", "guide", "message"), BROKEN, ids=lambda x: getattr(x, "__name__", ""))
@@ -206,6 +223,9 @@ def test_every_check_has_a_pair_that_breaks_it() -> None:
 def test_the_sound_guide_passes_and_says_what_did_not_apply() -> None:
     outcome = check_pair(*broken(Guide), make=lambda: broken(Guide))
     assert set(outcome) == {check.__name__ for check, _, _ in BROKEN}
+    assert outcome.pop("check_evaluation") == (
+        "evaluation: model: evaluation needs remember, which LinearGaussian does not have"
+    )
     assert set(outcome.values()) == {"passed"}
     check_pair(*broken(Auxiliary), leave_out=["check_densities"])
     outcome = check_pair(*broken(z_as(NotReparameterised)), leave_out=["check_densities"])

@@ -40,7 +40,7 @@ def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Readin
         "diagnose": lambda: diagnose(model, guide, episodes, checks=checks, num_draws=100),
     }
     if hasattr(model, "path"):
-        steps["simulate"] = lambda: simulate(model, episodes.actions[:1, :3], episodes.frame_shape)
+        steps["simulate"] = lambda: simulate(model, episodes.actions[:1, :24], episodes.frame_shape)
     if hasattr(model, "regret"):
         used = reading or getattr(model, "reading", None) or Reading()
         steps["max_regret"] = lambda: median_regret(model, guide, episodes, used)

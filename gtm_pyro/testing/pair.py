@@ -3,7 +3,10 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
+from torch import nn
+
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.own_loops import warn_of_stored_parameters
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.bound import check_bound
 from gtm_pyro.testing.densities import check_densities, check_log_probs
@@ -50,7 +53,13 @@ def check_pair(
     :param leave_out: names of checks, such as ``check_vectorized_particles``.
     :returns: ``passed``, or why it does not apply, for each check that ran.
     :raises ConformanceError: one line for each check that failed. Where variables do not match, nothing else is run.
+    :raises EpisodesError: a frame or an action is not finite.
+    :warns StoredParametersWarning: Pyro's parameter store holds tensors of other programs under the names of these.
     """
+    episodes.check_finite()
+    for program in (model, guide):
+        if isinstance(program, nn.Module):
+            warn_of_stored_parameters(program)
     outcome: dict[str, str] = {}
     failures: list[ConformanceError] = []
 
