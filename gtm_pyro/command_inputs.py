@@ -18,11 +18,13 @@ from gtm_pyro.data.base import MeasuringData
 from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
 from gtm_pyro.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment_files import Raw, experiments, read_experiment, read_run
-from gtm_pyro.fitting import first_line, resolve_device
+from gtm_pyro.fitting import first_line, rehearse_stages, resolve_device
 from gtm_pyro.limits import check_episodes, check_memory, check_stages
 from gtm_pyro.programs import check_can_be_evaluated
+from gtm_pyro.randomness import callers_random_state, module_parameters
 from gtm_pyro.run_folder import RunFolder
 from gtm_pyro.shown import quoted
+from gtm_pyro.testing.running import summary
 
 # what may change when a run goes on: where it computes and how often it writes, not what it computes
 _MAY_CHANGE = ("device", "num_threads", "checkpoint_every", "log_every", "evaluation")
@@ -188,7 +190,9 @@ def with_measures(evaluation: Evaluation, experiment: Experiment) -> Evaluation:
 
 
 def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
-    """Evaluate once on one episode: what evaluation cannot work with is told before hours of training, not after.
+    """Evaluate once on one episode, and score one of each stage, before anything is written.
+
+    What evaluation or a later stage cannot work with is told before hours of training, not after.
 
     :raises ConfigError: says why.
     """
@@ -203,3 +207,9 @@ def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
         with_measures(evaluation, experiment)
     except (GTMPyroError, ValueError, RuntimeError) as error:
         raise ConfigError(f"evaluation: {first_line(error)}") from error
+    except Exception as error:  # of a part of a user's own, for instance
+        raise ConfigError(f"evaluation: {summary(error)}") from error
+    stages = [replace(stage, batch_size=1) for stage in experiment.stages]
+    with callers_random_state(device), module_parameters(model, guide):
+        precision = experiment.fields["precision"]
+        rehearse_stages(model, guide, experiment.data, experiment.loss, stages, seed, device, precision)

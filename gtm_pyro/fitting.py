@@ -32,6 +32,7 @@ from gtm_pyro.randomness import callers_random_state, module_parameters, set_see
 from gtm_pyro.restarts import check_has_regret
 from gtm_pyro.run_folder import RunFolder
 from gtm_pyro.stages import LearningRates, Schedule, Stage
+from gtm_pyro.testing.running import summary
 from gtm_pyro.testing.sites import check_programs
 from gtm_pyro.training import Training
 
@@ -136,7 +137,7 @@ def fit(
         StopSignals() as signals,
     ):
         warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
-        _check_stages(model, guide, data, loss, schedule.stages, seed, device, precision)
+        rehearse_stages(model, guide, data, loss, schedule.stages, seed, device, precision)
         plan = make_plan(model, guide, data, loss, schedule, rates, seed, clip_norm, max_restarts, precision)
         learner = Learner(model, guide, loss, rates, clip_norm, precision)
         training = Training(
@@ -164,7 +165,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def _check_stages(
+def rehearse_stages(
     model: nn.Module,
     guide: nn.Module,
     data: EpisodeData,
@@ -179,7 +180,8 @@ def _check_stages(
     In the first stage, also look whether loss, guide and model fit each other.
     A guide that makes its parameters on its first call makes them here.
 
-    :raises ConfigError: torch or Pyro refuses a value or a shape; errors of this library pass unchanged.
+    :raises ConfigError: a program fails, or torch or Pyro refuses a value or a shape; errors of this library pass
+        unchanged.
     """
     for number, stage in enumerate(stages, 1):
         episodes = data.sample(
@@ -201,6 +203,8 @@ def _check_stages(
             raise
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"stage {number}: {first_line(error)}") from error
+        except Exception as error:  # of a part of a user's own, for instance
+            raise ConfigError(f"stage {number}: {summary(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
