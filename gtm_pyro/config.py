@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
+from inspect import Parameter, signature
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # arguments of data that name a file or a folder
 _PATHS = ("images", "directory", "cache")
 _LOADER = "gtm-pyro"
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,8 @@ def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(f"clip_norm: expected a number over 0 or null, got {values['clip_norm']}")
     if values["num_threads"] is not None:
         check_range("num_threads", values["num_threads"], 1, LARGEST_THREADS)
+    for name in ("model", "guide", "data", "loss"):
+        _check_untyped(name, values[name], first=name == "guide")
     _make_paths_absolute(values["data"])
     return Config(parser, values)
 
@@ -241,6 +245,24 @@ def make_parser(data_type: Any) -> "ArgumentParser":
         # arguments without a type, of classes of a user's own, take what YAML makes of the text
         action.sub_add_kwargs = {"fail_untyped": False}
     return parser
+
+
+def _check_untyped(name: str, node: Any, first: bool = False) -> None:
+    """Whether every argument without a type and a default has a value: jsonargparse gives None to those that have none.
+
+    :param first: the class's first argument is given by somebody else.
+    :raises ConfigError: names the argument.
+    """
+    from jsonargparse import Namespace
+
+    if not isinstance(node, Namespace) or "class_path" not in node:
+        return
+    given = node.get("init_args") or Namespace()
+    for parameter in list(signature(import_class(name, node["class_path"])).parameters.values())[first:]:
+        value, bare = given.get(parameter.name), parameter.annotation is parameter.default is parameter.empty
+        if value is None and bare and parameter.kind in _NAMED:
+            raise ConfigError(f"{name}: {node['class_path']} needs a value for {parameter.name}")
+        _check_untyped(f"{name}.{parameter.name}", value)
 
 
 def _make_paths_absolute(data: "Namespace") -> None:

@@ -48,10 +48,6 @@ class MissingDependencyError(GTMPyroError, ImportError):
     """An optional package is needed; the message holds the install command."""
 
 
-class StoredParametersWarning(UserWarning):
-    """Pyro's parameter store holds another program's tensors under a program's names, and SVI would train those."""
-
-
 def check_positive(**numbers: float) -> None:
     """Check arguments given by name.
 

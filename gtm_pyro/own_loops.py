@@ -11,7 +11,10 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
 
-from gtm_pyro.errors import StoredParametersWarning
+
+class StoredParametersWarning(UserWarning):
+    """Pyro's parameter store holds another program's tensors under a program's names, and ``SVI`` would train those."""
+
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 # programs that were looked at; an attribute would be copied with a program

@@ -124,3 +124,14 @@ class FailsOnWholeMemories(MyPrior):
         if read.index is None:
             raise KeyError("index")
         return super().forward(read)
+
+
+class Needs(nn.Module):
+    """An argument without a type and without a default."""
+
+    def __init__(self, matrix, factor=1.0):
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, s):
+        return s * self.matrix

@@ -250,3 +250,12 @@ def test_all_errors_are_of_one_family() -> None:
     for name, cls in vars(errors).items():
         if isinstance(cls, type) and cls.__module__ == errors.__name__:
             assert issubclass(cls, GTMPyroError), name
+
+
+def test_arguments_without_a_type_are_read_as_yaml_and_asked_for() -> None:
+    with pytest.raises(ConfigError, match="^model.keys: my_parts.Needs needs a value for matrix"):
+        built(model__keys="my_parts.Needs")
+    model = built(model__keys="my_parts.Needs", model__keys__matrix="[1, 2]").model
+    assert model.keys.matrix == [1, 2] and built(guide="my_parts.MyGuide", guide__width="0.5").guide.log_width < 0
+    with pytest.raises(ConfigError, match="^model.keys.matrx: no such field of Needs, .*did you mean matrix?"):
+        built(model__keys="my_parts.Needs", model__keys__matrx="1")

@@ -14,9 +14,10 @@ from torch import Tensor
 from gtm_pyro import ImageNavigation, Stage, WalledTranslation, evaluate, fit
 from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import EpisodesError, NonFiniteLossError, StoredParametersWarning
+from gtm_pyro.errors import EpisodesError, NonFiniteLossError
 from gtm_pyro.guides import DeadReckoning, Smoothing
 from gtm_pyro.models import GTMSM
+from gtm_pyro.own_loops import StoredParametersWarning
 from gtm_pyro.testing import check_pair
 
 DATA = ImageNavigation(cuts_per_image=4)
