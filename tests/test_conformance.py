@@ -97,15 +97,17 @@ GUIDES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def no_mean(_: Any) -> Pair:
+class NoMean(nn.Module):
     """It trains, and then there is nothing to show."""
-    model, episodes = gtm_sm()
 
-    def prior(read: Retrieved) -> Any:
+    def forward(self, read: Retrieved) -> Any:
         near = dist.Normal(read.values["loc"][..., 0, :], read.values["scale"][..., 0, :]).to_event(1)
         return dist.TransformedDistribution(near, [dist.transforms.AffineTransform(0.0, 2.0)])
 
-    model.prior = prior
+
+def no_mean(_: Any) -> Pair:
+    model, episodes = gtm_sm()
+    model.prior = NoMean()
     return model, DeadReckoning(model), episodes
 
 
