@@ -140,3 +140,10 @@ def test_evaluation_says_what_a_pair_lacks() -> None:
     with pytest.raises(ConfigError, match="^model: evaluation needs remember, which LinearGaussian does not have"):
         evaluate(model, DeadReckoning(model), episodes)  # type: ignore[arg-type]
     assert "my_parts" in sys.modules
+
+
+def test_an_encoder_need_not_name_the_length_of_z() -> None:
+    model = own(encoder=my_parts.MyEncoder(4))
+    episodes = ImageNavigation().sample(2, num_observed=8, num_predicted=3, seed=0)
+    model(episodes, Reading("alone"))
+    assert model.regret(episodes, model.path(episodes.actions)).shape == (2, 3)
