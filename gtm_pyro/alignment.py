@@ -47,10 +47,13 @@ def robust_affine(states: Tensor, poses: Tensor, rounds: int = 10, bound: float 
     Arguments as of :func:`best_affine`.
     """
     s, p = states.reshape(-1, states.shape[-1]), poses.reshape(-1, poses.shape[-1])
-    align = best_affine(states, poses)
+    align, before = best_affine(states, poses), torch.ones(len(s), dtype=torch.bool)
     for _ in range(rounds):
         error = (align(s) - p).norm(dim=-1)
         kept = error <= bound * error.median()
+        if torch.equal(kept.cpu(), before):
+            break
+        before = kept.cpu()
         align = best_affine(s[kept], p[kept])
     return align
 

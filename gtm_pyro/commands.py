@@ -133,7 +133,7 @@ def diagnose_command(arguments: Namespace) -> None:
         num_simulations=arguments.simulations,
     )
     for name, value in diagnosis.numbers.items():
-        print(f"{name:<36} {value:.4g}")
+        print(f"{name:<42} {value:.4g}")
     for check, sentence in diagnosis.advice.items():
         print(f"{check}: {sentence}")
     own = not any(name.split(".")[0] in ("data", "guide") for name in overrides)

@@ -14,6 +14,7 @@ TRUE, PREDICTED, FLOOR, MEAN, UNVISITED = "#0072B2", "#D55E00", "#009E73", "#7F7
 COPY = "#56B4E9"
 TIME_MAP = "viridis"
 DPI = 110
+RAW_STATES = ("state 0 (the model's own unit)", "state 1 (the model's own unit)")
 
 
 def canvas(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple["Figure", np.ndarray]:
@@ -35,8 +36,10 @@ def plain(axes: Any) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     if axes.get_yscale() == "log":
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() in ("log", "symlog"):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
 def pixels_per_cell(episodes: Episodes) -> int | None:
@@ -57,6 +60,22 @@ def pixels_per_cell(episodes: Episodes) -> int | None:
             if all(bool(((crop - frame).abs() < 1e-4).all()) for crop, frame in zip(crops, frames, strict=True)):
                 return stride
     return None
+
+
+def cells_of_world(side: tuple[int, int], frame: tuple[int, int], stride: int) -> tuple[float, float, float, float]:
+    """Where an image that is walked on lies in cells, as ``extent`` of ``imshow``: left, right, bottom, top.
+
+    A cell is named by the middle of what is seen there.
+
+    :param side: height and width of the world in pixels.
+    :param frame: of a frame.
+    :param stride: pixels a cell.
+    """
+    (top, left), (bottom, right) = (
+        tuple((edge - 0.5 - (size - 1) / 2) / stride for edge, size in zip(edges, frame, strict=True))
+        for edges in ((0, 0), side)
+    )
+    return left, right, bottom, top
 
 
 def image(frame: Any) -> np.ndarray:

@@ -17,9 +17,11 @@ from gtm_pyro.figure_style import (
     FLOOR,
     MEAN,
     PREDICTED,
+    RAW_STATES,
     TIME_MAP,
     UNVISITED,
     canvas,
+    cells_of_world,
     image,
     pixels_per_cell,
     plain,
@@ -87,11 +89,9 @@ def walk_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
     if episodes.poses is None or episodes.poses.shape[-1] != 2:
         return None
     stride = pixels_per_cell(episodes)
-    height, width = episodes.frame_shape[1:]
-    scale, offset = (1.0, np.zeros(2)) if stride is None else (stride, (np.array([width, height]) - 1) / 2)
     # a little noise, so that steps through the same cell can be told apart
     noise = np.random.default_rng(0).uniform(-0.22, 0.22, (episodes.num_steps, 2))
-    points = scale * (episodes.poses[episode].numpy() + noise) + offset
+    points = episodes.poses[episode].numpy() + noise
     figure, axes = canvas(1, 2, (10, 5.2))
     parts = [
         (f"memorised: steps 1 to {tau}", slice(0, tau)),
@@ -102,14 +102,13 @@ def walk_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
         (-1, "last step", {"marker": "s", "markerfacecolor": "black", "markeredgecolor": "white"}),
     ]
     for ax, (title, steps) in zip(axes[0], parts, strict=True):
-        unit = "cells"
         if stride is not None and episodes.worlds is not None:
-            ax.imshow(image(episodes.worlds[episode]), alpha=0.75)
-            unit = "pixels"
+            extent = cells_of_world(episodes.worlds.shape[-2:], episodes.frame_shape[1:], stride)
+            ax.imshow(image(episodes.worlds[episode]), extent=extent, alpha=0.75)
         _timed_path(ax, points[steps])
         for place, label, marker in ends:
             ax.plot(*points[steps][place], linestyle="none", markersize=9, label=label, **marker)
-        ax.set(title=title, xlabel=f"x ({unit})", ylabel=f"y ({unit})", aspect="equal")
+        ax.set(title=title, xlabel="x (cells)", ylabel="y (cells)", aspect="equal")
         if stride is None:
             ax.invert_yaxis()
     axes[0, 0].legend(loc="upper left", fontsize=8)
@@ -126,7 +125,7 @@ def states_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
     on_map = map_poses(evaluation)
     if states.shape[-1] < 2 or (on_map is not None and not on_map.moving):
         return None
-    panels = [("inferred states, raw", states[:, :2], ("state 0", "state 1"))]
+    panels = [("inferred states, raw", states[:, :2], RAW_STATES)]
     aligned = evaluation.aligned_states
     if poses is not None and (on_map is not None or poses.shape[-1] == 2) and aligned is not None:
         names = ("x (cells)", "y (cells)") if on_map is None else ("ahead at the start (cells)", "left (cells)")

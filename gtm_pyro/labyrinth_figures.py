@@ -210,7 +210,7 @@ def _heading_errors(ax: Any, poses: MapPoses, evaluation: Evaluation, episode: i
     ax.plot(steps, errors.T, color="#7F7F7F", linewidth=0.7, alpha=0.5)
     ax.plot(steps, errors[episode], color=PREDICTED, linewidth=1.6, label="this episode")
     ax.plot([], [], color="#7F7F7F", label="the others")
-    ax.set(ylabel="inferred - true (degrees)", title="error of headings, all episodes")
+    ax.set(ylabel="heading, inferred less true (degrees)", title="error of headings, all episodes")
     _finish(ax, evaluation)
     ax.legend(fontsize=8, loc="best")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gtm_pyro.atomic import write_result
-from gtm_pyro.figure_style import FLOOR, MEAN, PREDICTED, TRUE, canvas, image, pixels_per_cell, plain
+from gtm_pyro.figure_style import FLOOR, MEAN, PREDICTED, TRUE, canvas, cells_of_world, image, pixels_per_cell, plain
 from gtm_pyro.localisation import Localisation, frames_until_found
 
 if TYPE_CHECKING:
@@ -98,10 +98,8 @@ def _map(ax: Any, result: Localisation, episode: int, step: int) -> None:
     assert second.poses is not None and walked is not None
     stride = pixels_per_cell(second)
     if stride is not None and second.worlds is not None:
-        side = second.worlds.shape[-1]
-        first_pixel = -(second.frame_shape[-1] - 1) / 2 / stride  # cells are named by the middle of what is seen there
-        edges = first_pixel - 0.5 / stride, first_pixel + (side - 0.5) / stride
-        ax.imshow(image(second.worlds[episode]), extent=(edges[0], edges[1], edges[1], edges[0]), alpha=0.45)
+        extent = cells_of_world(second.worlds.shape[-2:], second.frame_shape[1:], stride)
+        ax.imshow(image(second.worlds[episode]), extent=extent, alpha=0.45)
     known = np.unique(walked[episode].numpy().round(2), axis=0)
     ax.plot(*known.T, ".", color=MEAN, markersize=3, label="in the map")
     x, y = second.poses[episode, step].tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gtm_pyro.evaluation import Evaluation
-from gtm_pyro.figure_style import FLOOR, MEAN, PREDICTED, TRUE, UNVISITED, canvas, plain
+from gtm_pyro.figure_style import FLOOR, MEAN, PREDICTED, RAW_STATES, TRUE, UNVISITED, canvas, plain
 from gtm_pyro.labyrinth_figures import map_poses
 from gtm_pyro.transitions import RotatingTranslation
 
@@ -39,7 +39,7 @@ def transition_figure(
     names = list(action_names or (f"action {i}" for i in range(len(moves))))
     figure, axes = canvas(1, 1 + known + gated, (4.3 * (1 + known + gated), 4))
     _arrows(axes[0, 0], moves, names)
-    axes[0, 0].set(title="displacements, raw", xlabel="state 0", ylabel="state 1")
+    axes[0, 0].set(title="displacements, raw", xlabel=RAW_STATES[0], ylabel=RAW_STATES[1])
     if known and affine is not None:
         ax = axes[0, 1]
         circle = np.linspace(0, 2 * np.pi, 100)
@@ -62,7 +62,7 @@ def _motion_figure(
     names = list(action_names or (f"action {i}" for i in range(dim)))
     repeated = torch.eye(dim).unsqueeze(1).expand(dim, _REPEATS, dim).to(transition.displacement)
     motion = transition.controls(repeated)[:, -1].cpu().double()
-    moves, turns, unit = motion[:, :2], motion[:, 2], "units of the state"
+    moves, turns, unit = motion[:, :2], motion[:, 2], "the model's own unit"
     poses, fit = map_poses(evaluation), evaluation.similarity
     if poses is not None and poses.mirrored:
         turns = -turns
@@ -123,7 +123,8 @@ def _gate_field(figure: Any, ax: Any, transition: Any, evaluation: Evaluation, k
     if len(visited) <= 2000:
         ax.plot(*visited.T, ".", color="white", markersize=3, alpha=0.8)
     ax.set(title="wall gate where a move would lead", aspect="equal")
-    ax.set(xlabel="x (cells, best affine fit)" if known else "state 0", ylabel="y (cells)" if known else "state 1")
+    names = ("x (cells, best affine fit)", "y (cells, best affine fit)") if known else RAW_STATES
+    ax.set(xlabel=names[0], ylabel=names[1])
     if known:
         ax.invert_yaxis()
     figure.colorbar(mesh, ax=ax, shrink=0.8, label="share of the move that is made")
@@ -139,7 +140,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure | None":
         return None
     panels: list[tuple[str, dict[str, tuple[str, str]], bool]] = [
         ("loss (nats a frame)", {"loss": (PREDICTED, "loss")}, False),
-        ("nats a frame", {"kl_z": (UNVISITED, "KL of z"), "kl_s": (MEAN, "KL of s")}, False),
+        ("KL (nats a frame)", {"kl_z": (UNVISITED, "KL of z"), "kl_s": (MEAN, "KL of s")}, False),
         ("log likelihood (nats a frame)", {"log_likelihood": (FLOOR, "log likelihood")}, False),
         ("gradient norm", {"grad_norm": (TRUE, "gradient norm")}, True),
         ("learning rate", {"learning_rate": (MEAN, "learning rate")}, False),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from gtm_pyro import __version__
 from gtm_pyro.atomic import write_result
 from gtm_pyro.errors import RunFolderError
+from gtm_pyro.experiment_files import read_run
 from gtm_pyro.labyrinth_words import (
     bars_note_of,
     bars_of,
@@ -54,7 +55,7 @@ def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
         measures=[(label, _value(metrics, name), meaning) for name, label, meaning in measures_of(metrics)],
         bars_note=bars_note_of(metrics),
         training=_training_facts(rows),
-        checks=_checks(metrics, run.figures),
+        checks=_checks(metrics, run),
         figures=[(figure, _inlined(path)) for figure, path in drawn if path.is_file()],
         config=_read_text(run.config) if run.config.is_file() else "",
     )
@@ -121,16 +122,23 @@ class _Checked(NamedTuple):
     numbers: list[tuple[str, str]]
 
 
-def _checks(metrics: Metrics, figures: Path) -> list[_Checked]:
+def _guide(config: Path) -> str:
+    """The class of the run's guide; none where the run does not say."""
+    guide = read_run(config).get("guide") if config.is_file() else None
+    path = guide.get("class_path") if isinstance(guide, dict) else guide
+    return path.rpartition(".")[2] if isinstance(path, str) else ""
+
+
+def _checks(metrics: Metrics, run: RunFolder) -> list[_Checked]:
     """The checks that gtm-pyro diagnose has made."""
-    found = []
-    for name, figure in CHECKS.items():
-        numbers = of_check(name, metrics)
-        if numbers:
-            path = figures / figure.file
-            image = _inlined(path) if path.is_file() else ""
-            shown = [(label, _number(value)) for label, value in numbers.items()]
-            found.append(_Checked(figure.title, advise(name, metrics), image, figure.caption, shown))
+    made = {name: numbers for name in CHECKS if (numbers := of_check(name, metrics))}
+    guide, found = _guide(run.config) if made else "", []
+    for name, numbers in made.items():
+        figure = CHECKS[name]
+        path = run.figures / figure.file
+        image = _inlined(path) if path.is_file() else ""
+        shown = [(label, _number(value)) for label, value in numbers.items()]
+        found.append(_Checked(figure.title, advise(name, metrics, guide), image, figure.caption, shown))
     return found
 
 

@@ -69,46 +69,47 @@ CHECKS = {
         "Is the guide's path a good proposal?",
         "Pareto k-hat of the path: below 0.7, importance sampling from the guide would find the posterior. Left: each "
         "episode, over the memorised frames alone (each scored against all earlier ones) and over the predicted "
-        "ones as "
-        "in the ELBO. Right: how far the log ratios of the draws lie below the best; one draw far above all others "
-        "is what a high k-hat means.",
+        "ones as in the ELBO. Right: how far the log ratios of posterior to guide lie below the best draw's; "
+        "the more nats the left end falls by, the fewer draws have all the weight, and the higher k-hat is.",
     ),
     "coverage": Figure(
         "coverage.png",
         "Do credible regions hold the true position?",
         "Left: share of true positions inside the guide's regions, by their level; below the dashed line the guide is "
         "too sure. Middle: the smallest region that holds the truth, even if regions can be believed; the last bar are "
-        "positions beyond every draw. Right: how far the guide's mean is off, where its 90% region holds the truth and "
-        "where it misses, and how large that region is.",
+        "positions outside the 95% region. Right: how far the guide's mean is off, where its 90% region holds the "
+        "truth and where it misses, and how large that region is.",
     ),
     "unseen": Figure(
         "unseen.png",
         "Is it unsure of places never visited?",
         "Left: width of the central 90% predictive intervals of pixels, averaged over each frame. Right: share of a "
-        "frame's pixels inside them (box: middle half of the frames; whiskers: 5% to 95%).",
+        "frame's pixels inside them (box: middle half of the frames; whiskers: 5% to 95%). Pixels of a frame share its "
+        "path, so that shares vary from frame to frame; it is their mean that should be 90%.",
     ),
     "ppc": Figure(
         "ppc.png",
         "Do predicted frames look like real ones?",
         "Four quantities of the predicted frames, averaged over episodes: in 99 replicates drawn from the model, "
-        "with the "
-        "decoder's noise (histogram), and in the true frames (line). Memory error: squared difference from the most "
-        "similar memorised frame.",
+        "with the decoder's noise (histogram), and in the true frames (line). Contrast: standard deviation of the "
+        "pixels of a frame; neighbour difference: between pixels side by side; memory error: squared difference from "
+        "the most similar memorised frame. p is corrected for there being four; 0.01 is the least that it can be.",
     ),
-    "loo_pit": Figure(
-        "loo_pit.png",
+    "pit": Figure(
+        "pit.png",
         "Is the decoder's noise that of the frames?",
-        "Where true pixels fall in what the other pixels of the frame predict for them. A hill: the predicted "
-        "spread is too "
-        "wide; a valley: too narrow; a slope: pixels are brighter or darker than predicted. Grey: 99% of right models.",
+        "Where true pixels fall in p(x | z), z drawn by the guide for their frame: the share of drawn pixels that are "
+        "darker. A hill: the predicted spread is too wide; a valley: too narrow; a slope: pixels are brighter or "
+        "darker than predicted. Grey: 99% of exact guides and models leave it nowhere, in neither panel.",
     ),
     "sbc": Figure(
         "sbc.png",
         "Is the guide right on the model's own episodes?",
         "Episodes drawn from the model itself, whose true states are known: the rank of the truth among 31 draws "
-        "of the "
-        "guide, for coordinates of the state, for how well a path explains the frames, and for the joint with z. Flat "
-        "for an exact guide; a valley: too sure; a hill: not sure enough; a slope: biased. Grey: 99% of exact guides.",
+        "of the guide, for coordinates of the state, for how well a path explains the frames, and for the joint "
+        "density with z. Flat for an exact guide. Of coordinates, a valley: too sure; a hill: not sure enough; a "
+        "slope: biased. Of the two others, a slope: the truth explains more, or less, than draws do. Grey: 99% of "
+        "exact guides leave it in no panel.",
     ),
 }
 

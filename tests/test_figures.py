@@ -186,10 +186,9 @@ def test_figures_that_the_data_has_no_room_for_are_left_out(evaluation, model, t
 
 def test_walks_without_a_known_image_are_drawn_in_cells(evaluation, model):
     placed = reduced(model, evaluation, poses=evaluation.episodes.poses)
-    for case, unit in ((evaluation, "pixels"), (placed, "cells")):
+    for case, images in ((evaluation, 1), (placed, 0)):
         axes = figures.walk_figure(case, 2).axes
-        assert axes[0].get_xlabel() == f"x ({unit})"
-        assert len(axes[0].images) == (unit == "pixels")
+        assert axes[0].get_xlabel() == "x (cells)" and len(axes[0].images) == images
         assert axes[0].get_ylim()[0] > axes[0].get_ylim()[1]  # y points down
 
 

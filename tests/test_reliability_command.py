@@ -44,7 +44,7 @@ def test_a_diagnosis_is_added_to_the_run(run: Path, diagnosed: Path) -> None:
     for prefix in PREFIXES.values():
         assert any(name.startswith(f"{prefix}_") for name in added)
     assert {"khat_median", "khat_share_above_0.7", "coverage_50", "coverage_90", "coverage_90_predicted"} <= added
-    assert {"loo_pit_ks_p", "sbc_p_min", "interval_width_visited", "interval_coverage_unvisited"} <= added
+    assert {"pit_ks_p", "sbc_p_min", "interval_width_visited", "interval_coverage_unvisited"} <= added
     assert after["diagnosed_step"] == 6 and all(isinstance(after[name], int | float | None) for name in added)
     assert {f"{check}.png" for check in CHECKS} <= {path.name for path in (diagnosed / "figures").iterdir()}
     text = (diagnosed / "report.html").read_text()

@@ -1,8 +1,12 @@
-"""What the numbers of each check mean, in one plain sentence each: every threshold and every sentence is here."""
+"""What the numbers of each check mean, in one plain sentence each: every threshold and every sentence is here.
+
+A sentence follows from all numbers that it names. Its alarms are raised at a joint rate of ``ALARM`` for each check:
+where model and guide are exact, in at most 1% of the cases. Where nothing speaks against them but the numbers are too
+uncertain to speak for them, that is what it says.
+"""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 Numbers = Mapping[str, float]
 
@@ -12,154 +16,24 @@ PREFIXES = {
     "coverage": "coverage",
     "unseen": "interval",
     "ppc": "ppc",
-    "loo_pit": "loo_pit",
+    "pit": "pit",
     "sbc": "sbc",
 }
 
-GOOD_KHAT, POOR_KHAT = 0.7, 1.0  # Vehtari et al. 2024
-ALARM = 0.01  # p-values below it speak: the false-alarm rate of a test; of each of the four of ppc it is twice that
-COVERAGE = (0.85, 0.95)  # of a 90% region
-NARROW, SAME_WIDTH = 0.8, 1.5  # coverage of a 90% interval; ratio of widths
+ALARM = 0.01  # the false-alarm rate of a check: its smallest p-value, corrected for their number, is below it
+GOOD_KHAT = 0.7  # Vehtari et al. 2024
+SMALL_GAP = 0.1  # nats
+NEAR, FAR, UNSURE = 0.02, 0.05, 0.03  # of shares: as good as right; not to be called right; standard error
+SAME_WIDTH = 1.5  # ratio of widths
+LITTLE = 0.01  # of the outer share
+_ROUNDING = 1e-9
 
-
-class Rule(NamedTuple):
-    """The first rule of a check that applies gives its sentence, a format string over the check's numbers."""
-
-    check: str
-    applies: Callable[[Numbers], bool]
-    sentence: str
-
-
-def _ppc_worst(n: Numbers) -> str:
-    return min((name for name in n if name.startswith("ppc_p_")), key=lambda name: n[name])
-
-
-RULES = (
-    Rule(
-        "khat",
-        lambda n: n["khat_median"] > POOR_KHAT,
-        "k-hat {khat_median:.1f} (worst {khat_max:.1f}): the guide misses where the frames say that the agent "
-        "was, in most "
-        "episodes; unless it is one of them, try Smoothing, which lets a later loop correct the earlier path, or "
-        "ParticleGuide.",
-    ),
-    Rule(
-        "khat",
-        lambda n: n["khat_max"] > GOOD_KHAT,
-        "k-hat {khat_median:.1f}, but {khat_max:.1f} in the worst episode: the guide is too narrow for some "
-        "episodes, those "
-        "with loops as a rule; try Smoothing unless it is that, and look at figures/khat.png for which.",
-    ),
-    Rule(
-        "khat",
-        lambda n: True,
-        "k-hat {khat_median:.1f} (worst {khat_max:.1f}): the guide's paths can be trusted, and so can its ELBO.",
-    ),
-    Rule(
-        "coverage",
-        lambda n: n["coverage_90"] < COVERAGE[0],
-        "90% regions hold the true position in {coverage_90:.0%} of the memorised steps: the guide is too sure; "
-        "its misses "
-        "are off by {coverage_miss_distance:.2g} cells (median), its regions are of radius {coverage_radius:.2g}; try "
-        "LandmarkCorrected or Smoothing.",
-    ),
-    Rule(
-        "coverage",
-        lambda n: n["coverage_90"] > COVERAGE[1],
-        "90% regions hold the true position in {coverage_90:.0%} of the memorised steps: the guide is less sure "
-        "than it "
-        "could be, by regions of {coverage_radius:.2g} cells; positions are safe to use.",
-    ),
-    Rule(
-        "coverage",
-        lambda n: True,
-        "90% regions hold the true position in {coverage_90:.0%} of the memorised steps: their width can be believed.",
-    ),
-    Rule(
-        "unseen",
-        lambda n: n["interval_coverage_unvisited"] < NARROW,
-        "90% intervals hold {interval_coverage_unvisited:.0%} of the pixels at places never visited and are "
-        "{interval_width_ratio:.1f} times as wide there: the model believes to know what it has not seen; give "
-        "its prior a "
-        "background component for places far from every memory.",
-    ),
-    Rule(
-        "unseen",
-        lambda n: n["interval_coverage_visited"] < NARROW,
-        "90% intervals hold only {interval_coverage_visited:.0%} of the pixels at visited places: positions drift "
-        "in the "
-        "prediction, or the decoder's noise scale is too small.",
-    ),
-    Rule(
-        "unseen",
-        lambda n: n["interval_width_ratio"] < SAME_WIDTH,
-        "Intervals at places never visited are {interval_width_ratio:.1f} times as wide as at visited ones: they "
-        "hold the "
-        "truth, but do not tell the known from the unknown; a smaller decoder noise scale would.",
-    ),
-    Rule(
-        "unseen",
-        lambda n: True,
-        "90% intervals hold {interval_coverage_visited:.0%} of the pixels at visited places and "
-        "{interval_coverage_unvisited:.0%} at others, where they are {interval_width_ratio:.1f} times as wide: "
-        "the model "
-        "knows what it has not seen.",
-    ),
-    Rule(
-        "ppc",
-        lambda n: n[_ppc_worst(n)] < 2 * ALARM + 1e-9 and n["ppc_p_neighbour_difference"] < 2 * ALARM + 1e-9,
-        "Predicted frames do not have the grain of real ones (neighbouring pixels differ by "
-        "{ppc_replicated_neighbour_difference:.2g}, really by {ppc_observed_neighbour_difference:.2g}): the "
-        "decoder's noise "
-        "scale does not fit, set it or learn it.",
-    ),
-    Rule(
-        "ppc",
-        lambda n: n[_ppc_worst(n)] < 2 * ALARM + 1e-9,
-        "Predicted frames differ from real ones in a test quantity (p = {ppc_worst:.2g}): look at figures/ppc.png "
-        "for which.",
-    ),
-    Rule(
-        "ppc", lambda n: True, "Predicted frames look like real ones in every test quantity (least p {ppc_worst:.2g})."
-    ),
-    Rule(
-        "loo_pit",
-        lambda n: n["loo_pit_ks_p"] < ALARM and n["loo_pit_outer_share"] < 0.1,
-        "Pixels fall in the outer tenth of their prediction in {loo_pit_outer_share:.0%} of the cases: the spread "
-        "of p(x | z) "
-        "is too wide; lower model.decoder.scale, or learn it.",
-    ),
-    Rule(
-        "loo_pit",
-        lambda n: n["loo_pit_ks_p"] < ALARM,
-        "Pixels fall in the outer tenth of their prediction in {loo_pit_outer_share:.0%} of the cases: the spread "
-        "of p(x | z) "
-        "is too narrow or its mean off; train longer, raise model.decoder.scale, or learn it.",
-    ),
-    Rule("loo_pit", lambda n: True, "Pixels are spread as p(x | z) says (p = {loo_pit_ks_p:.2g})."),
-    Rule(
-        "sbc",
-        lambda n: n["sbc_p_path"] < ALARM,
-        "On simulated episodes the guide's positions are not calibrated (p = {sbc_p_path:.1g}): it is biased or "
-        "too sure; "
-        "figures/sbc.png shows how.",
-    ),
-    Rule(
-        "sbc",
-        lambda n: n["sbc_p_frames_given_path"] < ALARM,
-        "On simulated episodes the true path explains the frames {explains} than the guide's draws do (p = "
-        "{sbc_p_frames_given_path:.1g}): the guide does not use what the frames say; try LandmarkCorrected or "
-        "Smoothing.",
-    ),
-    Rule(
-        "sbc",
-        lambda n: n["sbc_p_log_joint"] < ALARM,
-        "On simulated episodes the path is calibrated, the joint with z is not (p = {sbc_p_log_joint:.1g}): the "
-        "encoder's "
-        "q(z | x) is not the posterior of the decoder; train longer.",
-    ),
-    Rule("sbc", lambda n: True, "On simulated episodes the guide is calibrated (least p, corrected: {sbc_p_min:.2g})."),
-)
+_WIDER = {
+    "DeadReckoning": "try LandmarkCorrected or Smoothing, which look where the frames say that the agent was",
+    "LandmarkCorrected": "try Smoothing, which lets a later loop correct the earlier path, or ParticleGuide",
+    "Smoothing": "try ParticleGuide, which keeps several explanations",
+    "ParticleGuide": "give it more hypotheses (guide.num_hypotheses), or train longer",
+}
 
 
 def of_check(check: str, numbers: Mapping[str, float | None]) -> dict[str, float]:
@@ -168,21 +42,233 @@ def of_check(check: str, numbers: Mapping[str, float | None]) -> dict[str, float
     return {k: v for k, v in numbers.items() if k.startswith(prefix) and v is not None and math.isfinite(v)}
 
 
-def advise(check: str, numbers: Mapping[str, float | None]) -> str:
+def advise(check: str, numbers: Mapping[str, float | None], guide: str = "") -> str:
     """The sentence for a check.
 
     :param numbers: at least its own; those that are not defined may be missing, None or NaN.
+    :param guide: the class of the guide that they are of, which is then not advised.
     """
-    known: dict[str, object] = {**of_check(check, numbers)}
-    own = of_check(check, numbers)
-    if check == "ppc" and own:
-        known["ppc_worst"] = own[_ppc_worst(own)]
-    if check == "sbc" and own:
-        known["explains"] = "better" if own["sbc_mean_rank_frames_given_path"] > 0.5 else "worse"
-    for rule in RULES:
-        try:
-            if rule.check == check and rule.applies(own):
-                return rule.sentence.format_map(known)
-        except KeyError:  # a number that is not defined, of unvisited places where all are visited for instance
-            continue
-    return "Some of its numbers are not defined on these episodes."
+    try:
+        return _SENTENCES[check](of_check(check, numbers), guide)
+    except KeyError:
+        return "Some of its numbers are missing, or not defined on these episodes."
+
+
+_KHATS = ("khat_median", "khat_max")
+
+
+def _khat(n: Numbers, guide: str) -> str:
+    """No test: an exact guide has k-hat 0."""
+    median, worst = (f"{max(n[name], 0):.1f}" if name in n else "beyond any number" for name in _KHATS)
+    said = f"k-hat {median} (worst {worst}, each ± {n['khat_standard_error']:.1f})"
+    share = n["khat_share_above_0.7"]
+    if share > 0:
+        where = "most" if share > 0.5 else _percent(share) + " of the"
+        said += (
+            f", above 0.7 in {where} episodes: most of the guide's paths are not where the frames say that the agent "
+            f"was; {_wider(guide)}"
+        )
+    elif n["khat_gap"] > SMALL_GAP:
+        said += (
+            f": the guide is {n['khat_gap']:.2g} nats an episode off the posterior, which importance weights can make "
+            f"good; its own paths are not the posterior's"
+        )
+    else:
+        gap = max(n["khat_gap"], 0)
+        said += f": the guide's paths are the model's own posterior, to within {gap:.1g} nats an episode"
+    if "khat_predicted_share_above_0.7" not in n:
+        return said + "."
+    of_elbo = n["khat_predicted_share_above_0.7"]
+    said += ". Over the predicted frames, as in the ELBO, "
+    if of_elbo > 0:
+        return f"{said}it is above 0.7 in {_percent(of_elbo)} of the episodes: bounds say little of the evidence there."
+    return said + f"it is below 0.7: the ELBO can be trusted to within {max(n['khat_predicted_gap'], 0):.1g} nats."
+
+
+def _coverage(n: Numbers, guide: str) -> str:
+    unit = "radians" if n["coverage_of_headings"] else "cells"
+    held = f"90% regions hold the true position in {_share(n, 'coverage_90')} of the memorised steps"
+    parts = {"": "the memorised steps"}
+    if "coverage_90_predicted" in n:
+        held += f" and {_share(n, 'coverage_90', '_predicted')} of the predicted ones"
+        parts["_predicted"] = "the predicted steps"
+    off = {part: _furthest_level(n, part) for part in parts}
+    alarms = [p for p in parts if n[f"coverage_p{p}"] <= ALARM + _ROUNDING and abs(off[p][1] - off[p][0]) > NEAR]
+    if not alarms:
+        sure = [part for part in parts if _sure(n, "coverage_90", part, 0.9)]
+        if not sure:
+            return f"{held}: too few episodes to tell more."
+        unsure = [steps for part, steps in parts.items() if part not in sure]
+        rest = f"; too few episodes to tell of {unsure[0]}." if unsure else "."
+        return f"{held}: their width can be believed{rest}"
+    part = alarms[0]
+    level, share = off[part]
+    p = _p(n[f"coverage_p{part}"], n["coverage_draws"])
+    held += f", {level:.0%} regions in {_percent(share)} of {parts[part]} ({p})"
+    if share > level:
+        rest = "" if part else f", by regions of {n['coverage_radius']:.2g} {unit}; positions are safe to use"
+        return f"{held}: the guide is less sure there than it could be{rest}."
+    if part:
+        return held + ": paths stray more than model.transition.scale says, or start from too sure a guide."
+    return (
+        f"{held}: the guide is too sure; its misses are off by {n['coverage_miss_distance']:.2g} {unit} (median), its "
+        f"regions are of radius {n['coverage_radius']:.2g}, and {_percent(n['coverage_beyond_all_draws'])} of the "
+        f"positions lie beyond all draws; {_wider(guide)}."
+    )
+
+
+def _unseen(n: Numbers, guide: str) -> str:
+    kinds = {
+        kind: place
+        for kind, place in (("visited", "visited places"), ("unvisited", "places never visited"))
+        if f"interval_coverage_{kind}" in n
+    }
+    held = " and ".join(
+        f"{_share(n, 'interval_coverage', f'_{kind}')} of the pixels at {place}" for kind, place in kinds.items()
+    )
+    held = f"90% intervals hold {held}"
+    if len(kinds) == 2:
+        held += f", where they are {n['interval_width_ratio']:.1f} times as wide"
+    off = {kind: n[f"interval_coverage_{kind}"] - 0.9 for kind in kinds}
+    p = {kind: n[f"interval_coverage_p_{kind}"] for kind in kinds}
+    alarms = {kind: off[kind] for kind in kinds if p[kind] <= ALARM + _ROUNDING and abs(off[kind]) > NEAR}
+    if alarms:
+        held += f" ({_p(min(p.values()), n['interval_replicates'])})"
+    if alarms.get("unvisited", 0) < 0:
+        return (
+            f"{held}: the model believes to know what it has not seen; give its prior a background component for "
+            "places far from every memory."
+        )
+    if alarms.get("visited", 0) < 0:
+        return f"{held}: positions drift in the prediction, or the decoder's noise scale is too small."
+    if alarms:
+        places = " and ".join(kinds[kind] for kind in alarms)
+        return f"{held}: wider at {places} than they need to be; the prior or the decoder's noise scale is too wide."
+    if not all(_sure(n, "interval_coverage", f"_{kind}", 0.9) for kind in kinds):
+        return f"{held}: too few episodes to tell more."
+    if len(kinds) < 2:
+        return f"{held}: as they should; what it knows of other places cannot be told."
+    if n["interval_width_ratio"] < SAME_WIDTH:
+        return (
+            f"{held}: they hold the truth, but do not tell the known from the unknown, unless all is known alike; a "
+            "smaller decoder noise scale might."
+        )
+    return f"{held}: the model knows what it has not seen."
+
+
+def _ppc(n: Numbers, guide: str) -> str:
+    names = [name.removeprefix("ppc_p_") for name in n if name.startswith("ppc_p_")]
+    least = f"{_p(n['ppc_p'], n['ppc_replicates'])}, corrected for {len(names)} quantities"
+    off = [name for name in names if n[f"ppc_p_{name}"] <= ALARM + _ROUNDING]
+    if not off:
+        return f"Predicted frames look like real ones in every test quantity (least {least})."
+    shown = ", ".join(
+        f"{name.replace('_', ' ')} {n[f'ppc_replicated_{name}']:.3g}, really {n[f'ppc_observed_{name}']:.3g}"
+        for name in off
+    )
+    said = f"Predicted frames differ from real ones: {shown} ({least})"
+    if "neighbour_difference" not in off:
+        return f"{said}: figures/ppc.png shows by how much."
+    more = n["ppc_replicated_neighbour_difference"] > n["ppc_observed_neighbour_difference"]
+    return (
+        f"{said}: they are {'grainier' if more else 'smoother'} than real ones; the decoder's noise scale is too "
+        f"{'large' if more else 'small'}, or its frames are too {'sharp' if more else 'blurred'}: set it or learn it."
+    )
+
+
+def _pit(n: Numbers, guide: str) -> str:
+    outer, mean, number = n["pit_outer_share"], n["pit_mean"], n["pit_pixels"]
+    error = (0.09 / number) ** 0.5
+    said = (
+        f"Of {number:.0f} pixels, {_percent(outer)} (± {100 * error:.1g}%) fall in the outer tenth of p(x | z), and "
+        f"they lie at {mean:.3f} of it on average ({_p(n['pit_p'])} for all that figures/pit.png shows)"
+    )
+    if n["pit_p"] >= ALARM:
+        return f"{said}: pixels are spread as p(x | z) says, as far as so many pixels tell."
+    # in standard errors
+    tilt, spread = (mean - 0.5) * (12 * number) ** 0.5, (outer - 0.1) / error
+    ratio = n["pit_noise_ratio"]
+    if abs(tilt) > abs(spread):
+        return f"{said}: pixels are {'brighter' if tilt > 0 else 'darker'} than predicted; train longer."
+    little = ", by little" if abs(outer - 0.1) < LITTLE else ""
+    if spread > 0:
+        return (
+            f"{said}: the spread of p(x | z) is too narrow or its mean off{little} (residuals are "
+            f"{ratio:.2f} times what it says); train longer, then raise model.decoder.scale, or learn it."
+        )
+    return (
+        f"{said}: the spread of p(x | z) is too wide{little} (residuals are {ratio:.2f} times what it says); lower "
+        "model.decoder.scale, or learn it."
+    )
+
+
+def _sbc(n: Numbers, guide: str) -> str:
+    p = {part: n[f"sbc_p_{part}"] for part in ("path", "frames_given_path", "log_joint")}
+    said = (
+        f"On {n['sbc_simulations']:.0f} simulated episodes: positions {_p(p['path'])}, frames given the path "
+        f"{_p(p['frames_given_path'])}, joint with z {_p(p['log_joint'])}"
+    )
+    off = [part for part, value in p.items() if value < ALARM / len(p)]
+    if not off:
+        return f"{said}: the guide is calibrated, as far as so many episodes tell."
+    found = []
+    if "path" in off:
+        how = "too sure" if n["sbc_spread"] > 1 else "less sure than they could be"
+        if min(n["sbc_spread_p"], n["sbc_shift_p"]) > ALARM:
+            how = "of another shape"
+        elif n["sbc_shift_p"] < n["sbc_spread_p"]:
+            how = "biased"
+        found.append(f"the guide's positions are not calibrated, but {how}")
+    if "frames_given_path" in off:
+        better = n["sbc_mean_rank_frames_given_path"] > 0.5
+        found.append(
+            f"the true path explains the frames {'better' if better else 'worse'} than the guide's draws do"
+            + ("" if "path" in off or not better else f": it does not use all that the frames say; {_wider(guide)}")
+        )
+    if "log_joint" in off:
+        more = "more" if n["sbc_mean_rank_log_joint"] > 0.5 else "less"
+        why = ": q(z | x) is not the posterior of the decoder, or paths are off as a whole; train longer"
+        found.append(f"the joint with z is off, the truth {more} probable than draws" + ("" if off[:-1] else why))
+    return f"{said}: {'; '.join(found)}."
+
+
+_SENTENCES: dict[str, Callable[[Numbers, str], str]] = {
+    "khat": _khat,
+    "coverage": _coverage,
+    "unseen": _unseen,
+    "ppc": _ppc,
+    "pit": _pit,
+    "sbc": _sbc,
+}
+
+
+def _wider(guide: str) -> str:
+    return _WIDER.get(guide, "compare it with Smoothing or ParticleGuide")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _p(value: float, replicates: float = math.inf) -> str:
+    """A p-value, and whether it is the least that a rank among replicates can give."""
+    if value <= 1 / (replicates + 1) + _ROUNDING and replicates < math.inf:
+        return f"p = {value:.2g}, the least that {replicates:.0f} draws can give"
+    return f"p = {value:.2g}" if value > 0 else "p < 1e-300"
+
+
+def _share(n: Numbers, name: str, part: str = "") -> str:
+    """A share, with its standard error where there is one."""
+    error = n.get(f"{name}_standard_error{part}")
+    return _percent(n[f"{name}{part}"]) + ("" if error is None else f" (± {100 * error:.2g}%)")
+
+
+def _sure(n: Numbers, name: str, part: str, expected: float) -> bool:
+    """Whether a share is known to be near what it should be."""
+    return n.get(f"{name}_standard_error{part}", 1.0) <= UNSURE and abs(n[f"{name}{part}"] - expected) <= FAR
+
+
+def _furthest_level(n: Numbers, part: str) -> tuple[float, float]:
+    """The level whose coverage is furthest off, and that coverage."""
+    levels = [int(words[1]) for name in n if (words := name.split("_"))[1].isdigit() and len(words) == 2]
+    return max(((x / 100, n[f"coverage_{x}{part}"]) for x in levels), key=lambda pair: abs(pair[1] - pair[0]))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gtm_pyro.figure_style import FLOOR, MEAN, PREDICTED, TRUE, UNVISITED, canvas, plain
-from gtm_pyro.reliability.calibration import BINS, FALSE_ALARM_RATE, NUM_DRAWS
+from gtm_pyro.reliability.advice import ALARM, GOOD_KHAT
+from gtm_pyro.reliability.calibration import BINS, NUM_DRAWS
 from gtm_pyro.reliability.findings import Finding
-from gtm_pyro.reliability.predictive import two_sided_p
-from gtm_pyro.reliability.uniformity import binomial_band, ecdf_band, rank_counts
+from gtm_pyro.reliability.pit import BARS, TESTS
+from gtm_pyro.reliability.uniformity import adjusted_p, binomial_band, ecdf_band, rank_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,35 +20,43 @@ def khat_figure(finding: Finding) -> "Figure":
     """k-hat of each episode, and the log ratios of its median and its worst one."""
     figure, axes = canvas(1, 2, (9.5, 3.6))
     ax = axes[0, 0]
-    for name, colour, label in (
-        ("khat", TRUE, "memorised frames"),
-        ("khat_predicted", MEAN, "predicted frames, as in the ELBO"),
-    ):
-        if name in finding.arrays:
-            khat = finding.arrays[name].values
-            ax.plot(np.arange(len(khat)), khat, "o", color=colour, markersize=5, label=label)
-    ax.axhline(0.7, color="black", linewidth=0.8, linestyle="--")
-    ax.annotate("0.7: above it, not to be trusted", (0, 0.7), (0, 3), textcoords="offset points", fontsize=8)
-    ax.set(xlabel="episode", ylabel="Pareto k-hat of the path", yscale="symlog" if _highest(finding) > 5 else "linear")
-    ax.set_ylim(min(-0.6, ax.get_ylim()[0]) if _highest(finding) <= 5 else -0.8, 1.3 * max(1.0, _highest(finding)))
-    ax.legend(fontsize=8)
+    kinds = {"khat": (TRUE, "memorised frames"), "khat_predicted": (MEAN, "predicted frames, as in the ELBO")}
+    kinds = {name: words for name, words in kinds.items() if name in finding.arrays}
+    every = np.concatenate([finding.arrays[name].values for name in kinds])
+    finite = every[np.isfinite(every)]
+    low, high = min(-0.2, *finite), max(1.0, *finite)
+    wide = high > 5
+    top = 2 * high if wide else 1.15 * high
+    for name, (colour, label) in kinds.items():
+        khat = finding.arrays[name].values
+        ax.plot(np.arange(1, len(khat) + 1), khat, "o", color=colour, markersize=5, label=label)
+        beyond = np.flatnonzero(~np.isfinite(khat)) + 1
+        ax.plot(beyond, np.full(len(beyond), top), "^", color=colour, markersize=8, clip_on=False)
+    if len(finite) < len(every):
+        ax.plot([], [], "^", color="black", label="beyond any number")
+    ax.axhline(GOOD_KHAT, color="black", linewidth=0.8, linestyle="--", label="0.7: above it, not to be trusted")
+    ax.set(xlabel="episode", ylabel="Pareto k-hat of the path", yscale="symlog" if wide else "linear")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_ylim(low - 0.15 * (1 if wide else high - low), top)
+    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     khat, ratios = finding.arrays["khat"].values, finding.arrays["khat_log_ratio"].values
     order = np.argsort(khat)
-    for colour, which, label in (
-        (FLOOR, order[len(order) // 2], "median episode"),
-        (PREDICTED, order[-1], "worst episode"),
-    ):
-        row = np.sort(ratios[which])[::-1] - ratios[which].max()
-        axes[0, 1].plot(np.arange(1, len(row) + 1), row, color=colour, label=f"{label}, k-hat {khat[which]:.2f}")
-    axes[0, 1].set(xscale="log", xlabel="draw of the path, best first", ylabel="log p - log q below the best (nats)")
-    axes[0, 1].legend(fontsize=8)
+    shown = [
+        (FLOOR, "-", khat, ratios, order[len(order) // 2], "median episode"),
+        (PREDICTED, "-", khat, ratios, order[-1], "worst episode"),
+    ]
+    if "khat_predicted" in finding.arrays:
+        of_elbo = finding.arrays["khat_predicted"].values
+        elbo_ratios = finding.arrays["khat_predicted_log_ratio"].values
+        shown.append((MEAN, "--", of_elbo, elbo_ratios, of_elbo.argmax(), "worst, predicted frames"))
+    for colour, line, values, rows, which, label in shown:
+        row = np.sort(rows[which])[::-1] - rows[which].max()
+        axes[0, 1].plot(np.arange(1, len(row) + 1), row, line, color=colour, label=f"{label}: {values[which]:.2f}")
+    axes[0, 1].set(xscale="log", xlabel="draw of the path, best first", ylabel="log ratio below the best (nats)")
+    axes[0, 1].legend(fontsize=8, title="k-hat", title_fontsize=8)
     for ax in axes[0]:
         plain(ax)
     return figure
-
-
-def _highest(finding: Finding) -> float:
-    return max(float(finding.arrays[k].values.max()) for k in ("khat", "khat_predicted") if k in finding.arrays)
 
 
 def coverage_figure(finding: Finding) -> "Figure":
@@ -65,7 +74,7 @@ def coverage_figure(finding: Finding) -> "Figure":
     ax.legend(fontsize=8)
     axes[0, 1].hist(level[:, memorised].ravel(), bins=np.linspace(0, 1, 21), color=TRUE, density=True)
     axes[0, 1].axhline(1, color="black", linewidth=0.8, linestyle="--")
-    axes[0, 1].set(xlabel="smallest region that holds the truth (memorised)", ylabel="density; last bar: missed by all")
+    axes[0, 1].set(xlabel="level of the smallest region that holds the truth", ylabel="density (memorised steps)")
     distance, radius = (finding.arrays[name].values[:, memorised].ravel() for name in ("distance", "radius_90"))
     missed = level[:, memorised].ravel() > 0.9
     positive = np.concatenate([distance, radius])
@@ -79,7 +88,8 @@ def coverage_figure(finding: Finding) -> "Figure":
     axes[0, 2].hist(
         np.clip(radius, bins[0], None), bins=bins, color="black", histtype="step", label="radius of the region"
     )
-    axes[0, 2].set(xscale="log", xlabel="cells", ylabel="memorised steps")
+    unit = finding.arrays["unit"].values[0]
+    axes[0, 2].set(xscale="log", xlabel=f"error, or radius ({unit})", ylabel="memorised steps")
     axes[0, 2].legend(fontsize=8)
     for ax in axes[0]:
         plain(ax)
@@ -117,67 +127,86 @@ def ppc_figure(finding: Finding) -> "Figure":
     observed, replicated = (finding.arrays[name].values for name in ("observed", "replicated"))
     names = finding.arrays["quantities"].values
     figure, axes = canvas(1, len(names), (3.2 * len(names), 3.2))
-    p = two_sided_p(observed.mean(0), replicated.mean(1))
+    p = adjusted_p(observed.mean(0), replicated.mean(1))
     for i, (ax, name) in enumerate(zip(axes[0], names, strict=True)):
         ax.hist(replicated[..., i].mean(1), bins=20, color=PREDICTED, alpha=0.7, label="predicted")
         ax.axvline(observed[:, i].mean(), color=TRUE, linewidth=2, label="real")
         ax.set_title(f"{name.replace('_', ' ')}, p = {p[i]:.2g}", fontsize=10)
         ax.locator_params(axis="x", nbins=4)
+        ax.set_xlabel(_UNITS[str(name)], fontsize=9)
         plain(ax)
     axes[0, 0].set_ylabel("replicates")
     axes[0, 0].legend(fontsize=8)
     return figure
 
 
-def loo_pit_figure(finding: Finding) -> "Figure":
-    """Histogram of LOO-PIT, and its distribution function against the uniform one with a 99% band."""
-    pit = np.sort(finding.arrays["pit"].values)
+def pit_figure(finding: Finding) -> "Figure":
+    """Histogram of PIT, and its distribution function against the uniform one, with bands for both at once."""
+    pit = np.sort(finding.arrays["pit"].values, axis=None)
     figure, axes = canvas(1, 2, (9.5, 3.6))
-    bins = 20
-    low, high = binomial_band(len(pit), bins, FALSE_ALARM_RATE)
-    axes[0, 0].axhspan(low, high, color=MEAN, alpha=0.25, linewidth=0, label="99% of uniform ones")
-    axes[0, 0].hist(pit, bins=np.linspace(0, 1, bins + 1), color=TRUE)
-    axes[0, 0].set(xlabel="LOO-PIT of a pixel", ylabel="pixels")
+    rate = ALARM / TESTS
+    low, high = binomial_band(len(pit), BARS, rate)
+    axes[0, 0].axhspan(low, high, color=MEAN, alpha=0.25, linewidth=0, label="where exact ones are")
+    axes[0, 0].hist(pit, bins=np.linspace(0, 1, BARS + 1), color=TRUE)
+    axes[0, 0].set(xlabel="where a pixel lies in p(x | z)", ylabel="pixels")
     axes[0, 0].legend(fontsize=8)
-    half = ecdf_band(len(pit), FALSE_ALARM_RATE)
+    half = ecdf_band(len(pit), rate)
     axes[0, 1].axhspan(-half, half, color=MEAN, alpha=0.25, linewidth=0)
     axes[0, 1].plot(pit, np.arange(1, len(pit) + 1) / len(pit) - pit, color=TRUE)
-    axes[0, 1].set(xlabel="LOO-PIT of a pixel", ylabel="share below it minus itself", xlim=(0, 1))
+    axes[0, 1].set(xlabel="where a pixel lies in p(x | z)", ylabel="share of pixels below, less expected", xlim=(0, 1))
     for ax in axes[0]:
         plain(ax)
     return figure
 
 
 def sbc_figure(finding: Finding) -> "Figure":
-    """Rank histograms of all quantities with a band of 99% for each."""
+    """Rank histograms of all quantities, with bands that 99% of exact guides do not leave anywhere."""
     ranks, p = finding.arrays["rank"].values, finding.arrays["p"].values
     names = finding.arrays["quantities"].values
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure, axes = canvas(rows, columns, (3 * columns, 2.5 * rows), sharey=True)
-    low, high = binomial_band(ranks.shape[1], BINS, FALSE_ALARM_RATE)
     for ax, rank, value, name in zip(axes.flat, ranks, p, names, strict=False):
+        # a third each for the path, the frames and the joint; a half for bars; of the path, a third for coordinates
+        rate = ALARM / 6 / (3 * (len(names) - 2) if name in names[:-2] else 1)
+        low, high = binomial_band(ranks.shape[1], BINS, rate)
         ax.axhspan(low, high, color=MEAN, alpha=0.25, linewidth=0)
         edges = np.arange(BINS) * (NUM_DRAWS + 1) / BINS
         ax.bar(
             edges, rank_counts(rank, NUM_DRAWS + 1, BINS), width=edges[1], align="edge", color=TRUE, edgecolor="white"
         )
-        ax.set_title(f"{name.replace('_', ' ')}, p = {value:.2g}", fontsize=9)
+        ax.set_title(f"{_quantity(str(name))}, p = {value:.2g}", fontsize=9)
         plain(ax)
     for ax in axes[:, 0]:
         ax.set_ylabel("simulations")
     for ax in axes[-1]:
-        ax.set_xlabel("rank of the truth")
+        ax.set_xlabel(f"rank of the truth among {NUM_DRAWS} draws")
     for ax in list(axes.flat)[len(names) :]:
         ax.set_visible(False)
     return figure
 
+
+def _quantity(name: str) -> str:
+    """What a quantity of ``sbc`` is called."""
+    if name.startswith("s_"):
+        step, _, dimension = name[2:].rstrip("]").partition("[")
+        return f"state {dimension} at step {step}"
+    return {"frames_given_path": "frames, given the path", "log_joint": "joint density with z"}[name]
+
+
+# of the four quantities of ppc, of pixels in [0, 1]
+_UNITS = {
+    "mean": "mean pixel",
+    "contrast": "standard deviation of pixels",
+    "neighbour_difference": "difference of pixels",
+    "memory_error": "squared difference of pixels",
+}
 
 FIGURES: dict[str, Callable[[Finding], Any]] = {
     "khat": khat_figure,
     "coverage": coverage_figure,
     "unseen": unseen_figure,
     "ppc": ppc_figure,
-    "loo_pit": loo_pit_figure,
+    "pit": pit_figure,
     "sbc": sbc_figure,
 }

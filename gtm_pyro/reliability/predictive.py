@@ -9,6 +9,7 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.reliability.densities import DRAWS_AT_ONCE, draw_frames, draw_paths, one_by_one
 from gtm_pyro.reliability.findings import Finding, Named
+from gtm_pyro.reliability.uniformity import adjusted_p
 
 QUANTITIES = ("mean", "contrast", "neighbour_difference", "memory_error")
 
@@ -23,9 +24,11 @@ def predictive_check(model: Any, guide: Any, episodes: Episodes, num_replicates:
     * ``neighbour_difference``: mean absolute difference of pixels side by side, high where noise is;
     * ``memory_error``: mean squared difference a pixel from the most similar memorised frame.
 
-    ``ppc_p_...`` are two-sided p-values of the mean over episodes among ``num_replicates``. The frames are held out and
-    each replicate is a fresh draw, so p is uniform if the model is right: below 0.02 with 99 replicates in 2% of the
-    cases. ``ppc_observed_...`` and ``ppc_replicated_...`` are the means themselves.
+    ``ppc_p_...`` are two-sided p-values of the mean over episodes among ``num_replicates``, corrected for there being
+    four (``uniformity.adjusted_p``), ``ppc_p`` the least of them. The frames are held out and each replicate is a fresh
+    draw, so it is 0.01, the least that 99 replicates can give, in exactly 1% of the cases where model and guide are
+    right.
+    ``ppc_observed_...`` and ``ppc_replicated_...`` are the means themselves.
     """
     observed, replicated = [], []
     for episode in one_by_one(episodes):
@@ -35,8 +38,9 @@ def predictive_check(model: Any, guide: Any, episodes: Episodes, num_replicates:
         replicated.append(torch.cat([frame_quantities(part, episode.observed_frames) for part in drawn]))
     true = torch.cat(observed).double().cpu().numpy()  # (episode, quantity)
     made = torch.cat(replicated, 1).double().cpu().numpy()  # (replicate, episode, quantity)
-    p = two_sided_p(true.mean(0), made.mean(1))
-    numbers = {f"ppc_p_{name}": float(value) for name, value in zip(QUANTITIES, p, strict=True)}
+    p = adjusted_p(true.mean(0), made.mean(1))
+    numbers = {"ppc_p": float(p.min()), "ppc_replicates": float(num_replicates)}
+    numbers |= {f"ppc_p_{name}": float(value) for name, value in zip(QUANTITIES, p, strict=True)}
     for i, name in enumerate(QUANTITIES):
         numbers |= {
             f"ppc_observed_{name}": float(true[:, i].mean()),
@@ -65,10 +69,3 @@ def frame_quantities(frames: Tensor, memorised: Tensor) -> Tensor:
     differences = torch.cat([part.flatten(-3) for part in across], -1)
     by_frame = [flat.mean(-1), flat.std(-1), differences.mean(-1), nearest]
     return torch.stack([value.mean(-1) for value in by_frame], -1)
-
-
-def two_sided_p(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
-    """Twice the smaller tail of ``observed`` ``(*batch)`` among ``replicated`` ``(replicates, *batch)``, at most 1."""
-    above, below = (replicated >= observed).sum(0), (replicated <= observed).sum(0)
-    p: np.ndarray = np.minimum(1.0, 2 * (1 + np.minimum(above, below)) / (1 + len(replicated)))
-    return p
