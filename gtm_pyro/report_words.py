@@ -70,7 +70,7 @@ CHECKS = {
         "Pareto k-hat of the path: below 0.7, importance sampling from the guide would find the posterior. Left: each "
         "episode, over the memorised frames alone (each scored against all earlier ones) and over the predicted "
         "ones as in the ELBO. Right: how far the log ratios of posterior to guide lie below the best draw's; "
-        "the more nats the left end falls by, the fewer draws have all the weight, and the higher k-hat is.",
+        "draws that lie many nats below it have no weight, and where most do, k-hat is high.",
     ),
     "coverage": Figure(
         "coverage.png",

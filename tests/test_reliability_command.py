@@ -89,6 +89,18 @@ def test_a_diagnosis_of_other_parameters_is_dropped(copied: Path) -> None:
     assert set(read_groups(copied / "posterior.nc", "diagnostics")) == {"diagnostics/coverage"}
 
 
+def test_the_report_does_not_advise_the_run_s_own_guide(copied: Path) -> None:
+    poor = {"khat_median": 1.2, "khat_max": 2.0, "khat_share_above_0.7": 1.0}
+    (copied / "evaluation.json").write_text(json.dumps(numbers(copied) | poor))
+    config = (copied / "config.yaml").read_text()
+    for guide, advised in (("DeadReckoning", "try LandmarkCorrected or Smoothing"), ("Smoothing", "try ParticleGuide")):
+        (copied / "config.yaml").write_text(config.replace("gtm_pyro.guides.DeadReckoning", f"gtm_pyro.guides.{guide}"))
+        assert main(["report", str(copied)]) == 0
+        text = (copied / "report.html").read_text()
+        assert advised in text and "an alarm in at most 1% of the cases" in text
+    assert "try Smoothing" not in text
+
+
 def test_another_guide_leaves_the_run_alone(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
     words = ["diagnose", str(copied), "--checks", "coverage", "--guide", "DeadReckoning", *FEW]

@@ -54,13 +54,15 @@ def advise(check: str, numbers: Mapping[str, float | None], guide: str = "") -> 
         return "Some of its numbers are missing, or not defined on these episodes."
 
 
-_KHATS = ("khat_median", "khat_max")
+def _khats(n: Numbers, name: str) -> str:
+    # what is infinite is not among the numbers
+    median, worst = (f"{max(n[k], 0):.1f}" if k in n else "infinite" for k in (f"{name}_median", f"{name}_max"))
+    return f"{median} (worst {worst}"
 
 
 def _khat(n: Numbers, guide: str) -> str:
     """No test: an exact guide has k-hat 0."""
-    median, worst = (f"{max(n[name], 0):.1f}" if name in n else "beyond any number" for name in _KHATS)
-    said = f"k-hat {median} (worst {worst}, each ± {n['khat_standard_error']:.1f})"
+    said = f"k-hat {_khats(n, 'khat')}, each ± {n['khat_standard_error']:.1f})"
     share = n["khat_share_above_0.7"]
     if share > 0:
         where = "most" if share > 0.5 else _percent(share) + " of the"
@@ -79,10 +81,10 @@ def _khat(n: Numbers, guide: str) -> str:
     if "khat_predicted_share_above_0.7" not in n:
         return said + "."
     of_elbo = n["khat_predicted_share_above_0.7"]
-    said += ". Over the predicted frames, as in the ELBO, "
+    said += f". Over the predicted frames, as in the ELBO, {_khats(n, 'khat_predicted')}): "
     if of_elbo > 0:
-        return f"{said}it is above 0.7 in {_percent(of_elbo)} of the episodes: bounds say little of the evidence there."
-    return said + f"it is below 0.7: the ELBO can be trusted to within {max(n['khat_predicted_gap'], 0):.1g} nats."
+        return f"{said}above 0.7 in {_percent(of_elbo)} of the episodes, where bounds say little of the evidence."
+    return said + f"the ELBO can be trusted to within {max(n['khat_predicted_gap'], 0):.1g} nats."
 
 
 def _coverage(n: Numbers, guide: str) -> str:
