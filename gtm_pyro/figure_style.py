@@ -1,5 +1,6 @@
 """What all figures share: colours, canvases, and where a pose lies on the image that is walked on."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def pixels_per_cell(episodes: Episodes) -> int | None:
     return None
 
 
-def cells_of_world(side: tuple[int, int], frame: tuple[int, int], stride: int) -> tuple[float, float, float, float]:
+def cells_of_world(side: Sequence[int], frame: Sequence[int], stride: int) -> tuple[float, float, float, float]:
     """Where an image that is walked on lies in cells, as ``extent`` of ``imshow``: left, right, bottom, top.
 
     A cell is named by the middle of what is seen there.

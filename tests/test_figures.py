@@ -190,6 +190,10 @@ def test_walks_without_a_known_image_are_drawn_in_cells(evaluation, model):
         axes = figures.walk_figure(case, 2).axes
         assert axes[0].get_xlabel() == "x (cells)" and len(axes[0].images) == images
         assert axes[0].get_ylim()[0] > axes[0].get_ylim()[1]  # y points down
+    # the middle of the first crop, of 8 pixels, is cell 0; the next cell is 3 pixels on
+    assert figures.walk_figure(evaluation).axes[0].images[0].get_extent() == pytest.approx(
+        [-4 / 3, 28 / 3, 28 / 3, -4 / 3]
+    )
 
 
 def test_training_curves_keep_given_up_attempts_apart():

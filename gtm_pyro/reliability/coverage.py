@@ -57,7 +57,8 @@ def position_coverage(
     align = robust_affine(draws[:, :, :tau].double().mean(0), poses[:, :tau])
     cells = _fitted_as_truth(align(draws.double()), tau)
     levels, miss, radius = credible_levels(cells + resolution * torch.randn_like(cells), poses)
-    level, numbers = levels[0], {}
+    level = levels[0]
+    numbers: dict[str, float] = {}
     parts = {"": levels[..., :tau], "_predicted": levels[..., tau:]}
     parts = {suffix: part for suffix, part in parts.items() if part.shape[-1]}
     shares = np.concatenate([_shares(part) for part in parts.values()], 1)

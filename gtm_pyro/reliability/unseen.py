@@ -59,7 +59,8 @@ def unseen_intervals(model: Any, guide: Any, episodes: Episodes, cell_size: floa
     shares = {name: inside_share[:, chosen].mean(1) for name, chosen in kinds.items() if chosen.any()}
     every_share = np.stack(list(shares.values()), 1)
     p = dict(zip(shares, adjusted_p(every_share[0], every_share[1:]), strict=True))
-    nan, numbers = float("nan"), {}
+    nan = float("nan")
+    numbers: dict[str, float] = {}
     for name, chosen in kinds.items():
         known = name in shares
         numbers |= {
