@@ -93,15 +93,15 @@ def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: floa
     frame did not change is not counted: a blocked move moves nothing.
 
     :param frames: ``(batch, time, C, H, W)``.
-    :param actions: ``(batch, time, action_dim)``.
+    :param actions: ``(batch, time, action_dim)``, each number in its own unit: see ``Transition.standard``.
     :raises EpisodesError: fewer actions that move than ``state_dim``, or no loop.
     """
     changed = frame_changed(frames, tolerance).to(actions.dtype).unsqueeze(-1)
-    counts = (actions * changed).cumsum(1)
+    counts = (actions * changed).double().cumsum(1)
     moving = (actions.abs() * changed).sum((0, 1)) > 0
     _check_moving(moving, state_dim)
     episode, later, earlier = same_frames(frames, tolerance).tril(-1).nonzero().unbind(-1)
-    n = _directions(counts[episode, later] - counts[episode, earlier], moving)
+    n = _directions((counts[episode, later] - counts[episode, earlier]).to(actions.dtype), moving, actions)
     eigenvalues, vectors = torch.linalg.eigh((n.t() @ n / len(n)).double())
     return LoopClosure(_embed(vectors, moving, state_dim, actions), eigenvalues, len(n))
 
@@ -114,15 +114,19 @@ def _check_moving(moving: Tensor, state_dim: int) -> None:
         )
 
 
-def _directions(counts: Tensor, moving: Tensor) -> Tensor:
+def _directions(counts: Tensor, moving: Tensor, actions: Tensor) -> Tensor:
     """n / |n| of the actions that move, where n is not zero."""
-    n = counts[:, moving]
-    n = n[n.any(-1)]
+    n = _not_zero(counts[:, moving], actions[..., moving])
     if not len(n):
         raise EpisodesError(
             "frames: expected an agent that comes back to where it was, got no two frames that look the same"
         )
     return n / n.norm(dim=-1, keepdim=True)
+
+
+def _not_zero(n: Tensor, actions: Tensor) -> Tensor:
+    """Sums of actions that are not zero; of real numbers, rounding leaves a little of sums that are."""
+    return n[n.abs().amax(-1) > 1e-6 * actions.abs().max()]
 
 
 def _embed(vectors: Tensor, moving: Tensor, state_dim: int, actions: Tensor) -> Tensor:
@@ -153,12 +157,12 @@ def close_short_loops(
     share = moved.abs().sum((0, 1)) / actions.abs().sum((0, 1)).clamp_min(1e-12)
     moving = (share > 0.5 * share.max()) & (share > 0)
     _check_moving(moving, state_dim)
-    counts = moved.cumsum(1)
+    counts = moved.double().cumsum(1)
     odd = (changed & (actions[..., moving].abs().sum(-1) == 0)).long().cumsum(1)
     alike = same_frames(frames, tolerance).tril(-1).triu(-max_gap)
     alike &= odd.unsqueeze(2) == odd.unsqueeze(1)
     episode, later, earlier = alike.nonzero().unbind(-1)
-    n = _directions(counts[episode, later] - counts[episode, earlier], moving)
+    n = _directions((counts[episode, later] - counts[episode, earlier]).to(actions.dtype), moving, actions)
     weight = n.new_ones(len(n))
     for i in range(rounds):
         eigenvalues, vectors = torch.linalg.eigh(((n * weight.unsqueeze(-1)).t() @ n / weight.sum()).double())
@@ -173,10 +177,9 @@ def close_short_loops(
 
 def share_open(frames: Tensor, actions: Tensor, displacement: Tensor, tolerance: float = SAME_FRAME) -> float:
     """The share of pairs of equal frames, at any distance in time, between which M leads elsewhere."""
-    counts = (actions * frame_changed(frames, tolerance).unsqueeze(-1)).cumsum(1)
+    counts = (actions * frame_changed(frames, tolerance).unsqueeze(-1)).double().cumsum(1)
     episode, later, earlier = same_frames(frames, tolerance).tril(-1).nonzero().unbind(-1)
-    n = counts[episode, later] - counts[episode, earlier]
-    n = n[n.any(-1)]
+    n = _not_zero((counts[episode, later] - counts[episode, earlier]).to(actions.dtype), actions)
     return float(((n @ displacement.t()).norm(dim=-1) > _CLOSED * n.norm(dim=-1)).float().mean()) if len(n) else 0.0
 
 

@@ -60,7 +60,8 @@ def _motion_figure(
     """What an agent with a heading does in a frame, after each action was repeated until nothing changes any more."""
     dim = transition.action_dim
     names = list(action_names or (f"action {i}" for i in range(dim)))
-    repeated = torch.eye(dim).unsqueeze(1).expand(dim, _REPEATS, dim).to(transition.displacement)
+    each = torch.diag(transition.action_unit)  # as large as usual
+    repeated = each.unsqueeze(1).expand(dim, _REPEATS, dim).to(transition.displacement)
     motion = transition.controls(repeated)[:, -1].cpu().double()
     moves, turns, unit = motion[:, :2], motion[:, 2], "the model's own unit"
     poses, fit = map_poses(evaluation), evaluation.similarity

@@ -20,6 +20,10 @@ class Transition(nn.Module):
     A subclass gives ``loc``, that is f. With e = 0, the default, a step is Gaussian as in Fraccaro et al. 2018; e > 0
     is for an agent that sometimes does not do as it is told.
 
+    The unit in which an action is given does not matter: what is learnt is about ``standard`` actions, each number
+    divided by its own ``action_unit``. That is a buffer, saved with the parameters; ``measure_actions``, which the
+    ``initialise`` of the transitions here calls, takes it from data, and until then it is 1.
+
     :param action_dim: length of an action vector.
     :param state_dim: length of a state vector.
     :param scale: r, the standard deviation of a step in units of the state space.
@@ -33,6 +37,7 @@ class Transition(nn.Module):
     heading = False
     slip: Tensor
     slip_scale: Tensor
+    action_unit: Tensor
 
     def __init__(
         self,
@@ -55,10 +60,25 @@ class Transition(nn.Module):
             self.register_buffer("log_scale", log_scale)
         self.register_buffer("slip", torch.tensor(float(slip)))
         self.register_buffer("slip_scale", torch.tensor(float(slip_scale)))
+        self.register_buffer("action_unit", torch.ones(action_dim))
         self._slip_read: tuple[Tensor, int, bool] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_slip_read": None}  # a copy's buffer counts its versions anew
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        # checkpoints from before there were units: their actions are as they come
+        state_dict.setdefault(f"{prefix}action_unit", torch.ones_like(self.action_unit))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    @torch.no_grad()
+    def measure_actions(self, actions: Tensor) -> None:
+        """Set ``action_unit`` to what is usual in ``actions``, see :func:`usual_size`."""
+        self.action_unit.copy_(usual_size(actions))
+
+    def standard(self, actions: Tensor) -> Tensor:
+        """Actions ``(..., action_dim)`` in their units."""
+        return actions / self.action_unit
 
     @property
     def slips(self) -> bool:
@@ -149,3 +169,18 @@ class Transition(nn.Module):
         :returns: ``(*batch, time, state_dim)``, differentiable in start, actions, noise and the parameters.
         """
         return unroll(self.loc, start, self.controls(actions, past), noise)
+
+
+def usual_size(actions: Tensor) -> Tensor:
+    """The unit of each number of an action, ``(action_dim,)``: divided by them, an action has length 1.
+
+    That is at the root mean square over actions that are not zero, with equal shares for numbers that are not zero
+    equally often. Exactly 1 for one-hot actions; 1 for a number that is always zero.
+
+    :param actions: ``(batch, time, action_dim)``; the first of an episode, which led to its start, does not count.
+    """
+    given = actions[:, 1:].flatten(0, 1).double()
+    used = given != 0
+    square = given.square().sum(0) / used.sum(0).clamp_min(1)
+    together = used.sum() / used.any(-1).sum().clamp_min(1)
+    return torch.where(square > 0, (square * together).sqrt(), 1.0).to(actions.dtype)

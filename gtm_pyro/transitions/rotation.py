@@ -36,7 +36,7 @@ class RotatingTranslation(Transition):
 
     A state is a position and a heading in radians, ``state_dim`` 3; R turns the first two coordinates of M a_t, the
     displacement in the agent's frame, by the heading. Paths are cumulative sums: of turns, then of turned moves.
-    Parameter ``displacement``: M, ``(3, action_dim)``.
+    Parameter ``displacement``: M of actions in their ``action_unit``, ``(3, action_dim)``.
 
     :param action_dim: length of an action vector.
     :param scale: r, the standard deviation of a step, in units of the state space and in radians.
@@ -51,7 +51,7 @@ class RotatingTranslation(Transition):
 
     def controls(self, actions: Tensor, past: Tensor | None = None) -> Tensor:
         """d_t = M a_t, displacements in the agent's frame, ``(*batch, T, 3)``; actions ``(*batch, T, action_dim)``."""
-        return F.linear(actions, self.displacement)
+        return F.linear(self.standard(actions), self.displacement)
 
     def loc(self, s: Tensor, control: Tensor) -> Tensor:
         return s + turned(control, s[..., 2])
@@ -61,9 +61,10 @@ class RotatingTranslation(Transition):
         """Search displacements with which the memory explains what is seen, from frames and actions alone.
 
         :param frames: ``(batch, T, C, H, W)``.
-        :param actions: ``(batch, T, action_dim)``.
+        :param actions: ``(batch, T, action_dim)``, in any unit.
         :param num_observed: steps that are memorised; half of them by default and where none would be predicted.
         """
+        self.measure_actions(actions)
         few, tau = scored_episodes(frames.shape[1], num_observed)
         frames, actions = frames[:few], actions[:few]
         keys = HeadingKeys().to(frames.device)
@@ -96,6 +97,7 @@ class RotatingTranslation(Transition):
         :param actions: ``(batch, T, action_dim)``.
         :param displacements: of steps 2 to T in the agent's frame, ``(batch, T - 1, 3)``.
         """
+        self.measure_actions(actions)
         parameters = list(self.parameters())
         optimiser = torch.optim.LBFGS(parameters, max_iter=iterations, line_search_fn="strong_wolfe")
         # in units of a usual displacement, for it stops where changes are small
@@ -187,7 +189,7 @@ class MomentumTranslation(RotatingTranslation):
         if past is not None:
             whole = torch.cat([past, actions[..., 1:, :]], -2)
             return self.controls(whole)[..., past.shape[-2] - 1 :, :]
-        pushes = F.linear(actions, self.displacement)
+        pushes = F.linear(self.standard(actions), self.displacement)
         rest = torch.zeros_like(pushes[..., 0, :])
         return unroll(self._next, rest, pushes, torch.zeros_like(pushes))
 

@@ -28,7 +28,7 @@ _EXPLAINED = 0.5
 class Translation(Transition):
     """s_t = s_{t-1} + M a_t + epsilon_t: a world without walls (Fraccaro et al. 2018, section 4.1).
 
-    Parameter ``displacement``: M, ``(state_dim, action_dim)``.
+    Parameter ``displacement``: M of actions in their ``action_unit``, ``(state_dim, action_dim)``.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Translation(Transition):
 
     def moves(self, actions: Tensor) -> Tensor:
         """M a_t, ``(..., state_dim)``."""
-        return F.linear(actions, self.displacement)
+        return F.linear(self.standard(actions), self.displacement)
 
     def loc(self, s: Tensor, actions: Tensor) -> Tensor:
         return s + self.moves(actions)
@@ -59,7 +59,7 @@ class Translation(Transition):
         return torch.cat([start.unsqueeze(-2), steps], -2).cumsum(-2)
 
     def initialise(self, frames: Tensor, actions: Tensor, num_observed: int | None = None) -> None:
-        """Start M where loops close, and e and R where they fail to, from frames and actions alone.
+        """Start M where loops close, and e and R where they fail to, from frames and actions alone, in any unit.
 
         Where none closes, a warning is logged and M starts at random. An e given as over 0, and its R, are kept.
 
@@ -71,8 +71,9 @@ class Translation(Transition):
 
     @torch.no_grad()
     def _initialise(self, frames: Tensor, actions: Tensor, num_observed: int | None) -> StartingValues | None:
+        self.measure_actions(actions)
         try:
-            found = starting_values(frames, actions, self.state_dim, num_observed)
+            found = starting_values(frames, self.standard(actions), self.state_dim, num_observed)
         except EpisodesError as error:
             self._search(frames, actions, num_observed, str(error))
             return None
