@@ -61,6 +61,16 @@ def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return whole
 
 
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value < float("inf"):
+        return value
+    raise argparse.ArgumentTypeError(f"expected a number over 0, got {text!r}")
+
+
 def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """The parser of the whole, for its help, and one for each command."""
     top = _Parser(prog="gtm-pyro", usage="gtm-pyro COMMAND ...", description=PURPOSE, epilog=FIRST_RUN)
@@ -117,6 +127,8 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add("--kidnap", action="store_true", help=text)
     text = "actions fail with this probability on the second walk, and the model is told (default: as in the run)"
     add("--slip", metavar="P", help=text)
+    text = "side of a cell in pose units (default: as in the run's evaluation, as the data says, or read off the poses)"
+    add("--cell_size", metavar="X", type=_positive, help=text)
     text = "particles; short for --guide.num_hypotheses (default: 64, or what a --guide has)"
     add("--num_hypotheses", metavar="N", type=_whole(1), help=text)
     text = "of the worlds and both walks (default: %(default)s)"

@@ -203,7 +203,8 @@ def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
         # copies, for a program may make parameters on its first call
         model, guide = (program.to(device) for program in deepcopy((experiment.model, experiment.guide)))
         seed, episode = experiment.evaluation.seed, experiment.held_out(device, num_episodes=1)
-        evaluation = evaluate(model, guide, episode, seed=seed, iwae_particles=0)  # type: ignore[arg-type]
+        near = experiment.nearness
+        evaluation = evaluate(model, guide, episode, seed=seed, iwae_particles=0, **near)  # type: ignore[arg-type]
         with_measures(evaluation, experiment)
     except (GTMPyroError, ValueError, RuntimeError) as error:
         raise ConfigError(f"evaluation: {first_line(error)}") from error

@@ -48,7 +48,6 @@ from gtm_pyro.report import summary, write_report
 from gtm_pyro.run_folder import RunFolder
 from gtm_pyro.shown import quoted
 from gtm_pyro.video import check_video, save_video
-from gtm_pyro.views import VIEW_TOLERANCE
 
 
 def train_command(arguments: Namespace) -> None:
@@ -131,6 +130,7 @@ def diagnose_command(arguments: Namespace) -> None:
         checks=checks,
         num_draws=arguments.draws,
         num_simulations=arguments.simulations,
+        **experiment.nearness,
     )
     for name, value in diagnosis.numbers.items():
         print(f"{name:<42} {value:.4g}")
@@ -152,7 +152,7 @@ def localise_command(arguments: Namespace) -> None:
     walks = localisation_inputs(folder, arguments)
     result = localise(
         walks.model, walks.guide, walks.first, walks.second,
-        mapper=walks.mapper, kidnapped=walks.kidnapped, seed=arguments.seed,
+        mapper=walks.mapper, kidnapped=walks.kidnapped, cell_size=walks.cell_size, seed=arguments.seed,
     )  # fmt: skip
     for name, value in result.metrics.items():
         print(f"{name:<36} {value:.4g}")
@@ -242,9 +242,8 @@ def list_command(arguments: Namespace) -> None:
 def _evaluate(experiment: Experiment, device: torch.device) -> Evaluation:
     model: Any = experiment.model
     guide: Any = experiment.guide
-    tolerance = getattr(experiment.data, "view_tolerance", VIEW_TOLERANCE)
     episodes, seed = experiment.held_out(device), experiment.evaluation.seed
-    return with_measures(evaluate(model, guide, episodes, seed=seed, view_tolerance=tolerance), experiment)
+    return with_measures(evaluate(model, guide, episodes, seed=seed, **experiment.nearness), experiment)
 
 
 def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """Experiments: what YAML declares is overridden by dotted options, checked in full, and only then made."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -43,6 +44,10 @@ class EvaluationSettings:
     :param seed: of the episodes and of all draws.
     :param posterior_episodes: episodes in posterior.nc, at most ``num_episodes``.
     :param posterior_samples: draws of each in posterior.nc.
+    :param cell_size: a side of what counts as one place, in pose units; None: as the data says, else read off the
+        poses (``gtm_pyro.places.nearness``).
+    :param view_tolerance: for poses with a heading, how near counts as the same view, in pose units and radians; None:
+        likewise.
     :raises ConfigError: a number out of its range.
     """
 
@@ -52,10 +57,16 @@ class EvaluationSettings:
     seed: int = 0
     posterior_episodes: int = 4
     posterior_samples: int = 20
+    cell_size: float | None = None
+    view_tolerance: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name == "seed":
+            if name in ("cell_size", "view_tolerance"):
+                sizes = () if value is None else value if isinstance(value, tuple | list) else (value,)
+                if not all(0 < size < math.inf for size in sizes):
+                    raise ConfigError(f"evaluation.{name}: expected over 0 or null, got {value!r}")
+            elif name == "seed":
                 check_seed(**{"evaluation.seed": value})
             elif isinstance(value, bool) or value < 1:
                 raise ConfigError(f"evaluation.{name}: expected a whole number of at least 1, got {value!r}")
@@ -73,6 +84,12 @@ class Experiment:
     learning_rates: "LearningRates"
     evaluation: EvaluationSettings
     fields: Mapping[str, Any]
+
+    @property
+    def nearness(self) -> dict[str, Any]:
+        """``cell_size`` and ``view_tolerance`` for measures: as asked for, or as the data says; None where neither."""
+        sizes = {name: getattr(self.evaluation, name) for name in ("cell_size", "view_tolerance")}
+        return {n: getattr(self.data, n, None) if size is None else size for n, size in sizes.items()}
 
     def held_out(self, device: Any = "cpu", num_episodes: int | None = None) -> "Episodes":
         """The test episodes that ``evaluation`` asks for, or another number of them.

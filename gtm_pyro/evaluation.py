@@ -14,9 +14,10 @@ from gtm_pyro.atomic import write_arrays
 from gtm_pyro.bounds import log_weights
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
+from gtm_pyro.places import nearness
 from gtm_pyro.plain_json import write_json
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing, has_heading
-from gtm_pyro.views import VIEW_TOLERANCE, compare, drift, pose_measures, relative_poses
+from gtm_pyro.views import compare, drift, pose_measures, relative_poses
 
 LAST_STEPS = 32
 
@@ -24,6 +25,9 @@ METRIC_NAMES = (
     "retrieval_accuracy",
     "retrieval_accuracy_last_32",
     "visited_share",
+    "cell_size",
+    "view_distance",
+    "view_angle",
     "mse",
     "mse_visited",
     "mse_unvisited",
@@ -93,6 +97,11 @@ class Evaluation:
         """States in pose units by the affine fit, ``(batch, T, pose_dim)``; of agents with a heading, positions."""
         return None if self.affine is None else self.affine(self.states[..., : self.affine.matrix.shape[-1]])
 
+    @property
+    def view_tolerance(self) -> tuple[float, float]:
+        """How near counted as the same view, in pose units and in radians; NaN without headings."""
+        return self.metrics["view_distance"], self.metrics["view_angle"]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the metrics as one flat JSON object, whole or not at all; NaN becomes null.
 
@@ -115,8 +124,8 @@ def evaluate(
     episodes: Episodes,
     *,
     seed: int = 0,
-    cell_size: float = 1.0,
-    view_tolerance: tuple[float, float] = VIEW_TOLERANCE,
+    cell_size: float | None = None,
+    view_tolerance: tuple[float, float] | None = None,
     iwae_particles: int = 8,
     iwae_episodes: int = 8,
     chunk_size: int = 16,
@@ -142,7 +151,8 @@ def evaluate(
       ``position_error_last``: at step T after the best similarity fit, as a share of the path's length, mean over
       episodes.
     * ``retrieval_accuracy``: share of visited steps whose entry was written in the true cell; ``_last_32``.
-    * ``visited_share``: share of predicted steps that are visited.
+    * ``visited_share``: share of predicted steps that are visited. ``cell_size``, or ``view_distance`` and
+      ``view_angle``: what counted as one place, in pose units and radians.
     * ``localisation_rmse``: in pose units, all T steps, after the best affine fit over all episodes; ``_similarity``:
       after the best similarity fit; ``_last_32``: the affine fit, over the last 32 predicted steps.
       ``_memorised_path``: steps 1 to tau, whose frames the guide sees, after the best affine fit of those steps alone;
@@ -151,12 +161,13 @@ def evaluate(
       ``elbo`` and the mean gain of ``iwae_particles`` over one particle on the first ``iwae_episodes`` episodes.
 
     :param seed: of all draws.
-    :param cell_size: in pose units.
-    :param view_tolerance: in pose units and in radians.
+    :param cell_size: in pose units; None: read off the poses, and cells are about where an episode starts, see
+        :func:`gtm_pyro.places.nearness`.
+    :param view_tolerance: in pose units and in radians; None: read off the poses.
     :param iwae_particles: 0 leaves ``iwae`` out.
     :param chunk_size: episodes at a time; the draws depend on it.
     :raises EpisodesError: episodes without a predicted step, or with a value that is not finite.
-    :raises ConfigError: the model or the guide does not have what evaluation asks for.
+    :raises ConfigError: a size that is not over 0; the model or the guide does not have what evaluation asks for.
     """
     check_can_be_evaluated(model, guide)
     episodes.check_finite()
@@ -175,12 +186,15 @@ def evaluate(
     visited = retrieved = affine = similarity = nearest = None
     heading = has_heading(model)
     states = rolled.states[..., :-1] if heading else rolled.states
+    sizes: dict[str, float] = {}
     if poses is not None:
-        visited, retrieved, nearest = compare(
-            poses, tau, rolled.entries, cell_size, view_tolerance, heading=episodes.has_heading
-        )
+        near = nearness(poses, cell_size, view_tolerance)
+        visited, retrieved, nearest = compare(poses, tau, rolled.entries, near, heading=episodes.has_heading)
+        headed = dict(zip(("view_distance", "view_angle"), near.view, strict=True))
+        sizes = headed if episodes.has_heading else {"cell_size": near.cells.size}
         poses = relative_poses(poses) if episodes.has_heading else poses
     metrics, by_horizon = _measures(episodes, rolled, visited, retrieved, nearest)
+    metrics |= sizes
     if poses is not None:
         places = poses
         if episodes.has_heading:

@@ -14,6 +14,7 @@ from gtm_pyro.data.base import EpisodeData, Split
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.limits import check_episodes, check_memory, check_seed
+from gtm_pyro.places import nearness
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing
 from gtm_pyro.views import visited_and_retrieved
 
@@ -169,13 +170,15 @@ class _Walker:
     def __init__(self, data: Any, episode: Episodes) -> None:
         assert episode.poses is not None
         self.data, self.worlds = data, episode.worlds
-        self.observed = episode.poses.round().long()
+        self.cells = nearness(episode.poses, getattr(data, "cell_size", None)).cells
+        self.start = episode.poses[:, 0]
+        self.observed = self.cells.number(episode.poses, self.start)
         self.pose = episode.poses[:, -1]
 
     def step(self, actions: Tensor, entries: Tensor, pixels: Pixels) -> dict[str, np.ndarray]:
         walk = self.data.walk(actions, self.worlds, start=self.pose)
         self.pose = walk.poses[:, -1]
-        visited, retrieved = visited_and_retrieved(self.observed, walk.poses.round().long(), entries)
+        visited, retrieved = visited_and_retrieved(self.observed, self.cells.number(walk.poses, self.start), entries)
         return {
             "true_frames": _to_pixels(walk.frames[0], pixels),
             "poses": walk.poses[0].cpu().numpy(),

@@ -9,6 +9,7 @@ from gtm_pyro.conventions import unwrapped, wrapped
 from gtm_pyro.evaluation import Evaluation
 from gtm_pyro.figure_style import PREDICTED, TRUE, UNVISITED, canvas, image, plain
 from gtm_pyro.labyrinth_map import draw_world, square, world_limits
+from gtm_pyro.places import leaves
 from gtm_pyro.views import heading_sign, nearest_view
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # what was memorised, in paler colours than what was predicted
 _SEEN = {TRUE: "#56B4E9", PREDICTED: "#E69F00"}
-_STILL = 1e-3  # cells; an agent that stays within has no path
 _EVERY = 10  # steps from arrow to arrow
 _COLUMNS = 16  # frames in a row
 _CELL = 0.84  # inches for a frame
@@ -56,7 +56,7 @@ def map_poses(evaluation: Evaluation) -> MapPoses | None:
     if true is None or relative is None or not evaluation.episodes.has_heading:
         return None
     true = torch.cat([true[..., :2], unwrapped(true[..., 2]).unsqueeze(-1)], -1)
-    moving = bool((relative[..., :2].norm(dim=-1) > _STILL).any())
+    moving = leaves(true[..., :2])
     positions, headings, sign = true[..., :2], None, 1.0
     if moving:
         fit = evaluation.similarity
@@ -240,7 +240,7 @@ def last_frames_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | No
     poses, episodes, tau = map_poses(evaluation), evaluation.episodes, evaluation.episodes.num_observed
     if poses is None or episodes.poses is None:
         return None
-    nearest = nearest_view(episodes.poses, tau)
+    nearest = nearest_view(episodes.poses, tau, evaluation.view_tolerance)
     total, before = episodes.num_steps, min(3, tau)
     last = range(max(tau, total - _COLUMNS), total)
     blocks = [(episode, range(tau - before, min(total, tau + _COLUMNS - before))), (episode, last)]

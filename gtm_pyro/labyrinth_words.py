@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 
+from gtm_pyro.places import VIEW_TOLERANCE
 from gtm_pyro.report_words import FIGURES, MEASURES, Figure, Measure, percent
 from gtm_pyro.room_words import ROOM_FIGURE, ROOM_MEASURES, room_sentences
 
-_STILL = 1e-3  # cells: an error that is possible only where no agent has moved
+_STILL = 4e-3  # of what counts as one view: an error that is possible only where no agent has moved
 
 
 def has_views(metrics: Mapping[str, float | None]) -> bool:
@@ -20,8 +21,8 @@ def _defined(value: float | None) -> bool:
 
 def turns_in_place(metrics: Mapping[str, float | None]) -> bool:
     """Whether these agents never leave their place, so that no number about positions means anything."""
-    error = metrics.get("localisation_rmse")
-    return not _defined(metrics.get("position_error_last")) and error is not None and error < _STILL
+    error, near = metrics.get("localisation_rmse"), metrics.get("view_distance") or VIEW_TOLERANCE[0]
+    return not _defined(metrics.get("position_error_last")) and error is not None and error < _STILL * near
 
 
 _MAP = (
@@ -150,6 +151,12 @@ _VIEWS = {
     "mean_frame_mse": ("mean frame with memorised views", "predicting the episode's mean memorised frame every time"),
 }
 _OWN = (
+    Measure(
+        "view_distance",
+        "one view, distance (pose units)",
+        "up to which a view is the same one: evaluation.view_tolerance, or what the data says, or read off the poses",
+    ),
+    Measure("view_angle", "one view, turn (radians)", "up to which, at that distance at most, a view is the same one"),
     Measure("mean_frame_mse_unvisited", "mean frame with new views", "the mean memorised frame where views are new"),
     Measure("copy_mse", "copy, all steps", "predicting the memorised frame whose true pose is nearest"),
     Measure("copy_mse_unvisited", "... with new views", "where nothing that was memorised shows the frame"),

@@ -18,6 +18,7 @@ from gtm_pyro.errors import ConfigError, EpisodesError, check_positive
 from gtm_pyro.limits import check_episodes
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths import TransitionPath
+from gtm_pyro.places import nearness
 from gtm_pyro.plain_json import write_json
 from gtm_pyro.programs import EvaluatedGuide, drawing
 
@@ -146,7 +147,7 @@ def localise(
     mapper: EvaluatedGuide,
     kidnapped: int | None = None,
     within: float = 0.5,
-    cell_size: float = 1.0,
+    cell_size: float | None = None,
     seed: int = 0,
     chunk_size: int = 16,
 ) -> Localisation:
@@ -158,6 +159,7 @@ def localise(
     particle, that holds the most weight. A map holds what the first walk visited: an agent that is elsewhere is counted
     as well, and apart from it are the agents ``_in_map``, whose true cell is in the map at the step that is judged.
 
+    * ``cell_size``: what counted as a cell, in pose units.
     * ``map_rmse``: of the first walks' positions, in pose units; ``map_cells``: cells in a map; ``steps_in_map``: share
       of the second walks' steps in a mapped cell.
     * ``localised``: share found at the last step before the kidnap, or at the last of all; ``localised_in_map``, of
@@ -174,13 +176,16 @@ def localise(
     :param mapper: gives the path of the first walk.
     :param kidnapped: the step of ``second``, from 0, at which the agents were put elsewhere.
     :param within: in cells.
-    :param cell_size: in pose units.
+    :param cell_size: in pose units; None: read off the poses of the first walks, see
+        :func:`gtm_pyro.places.nearness`.
     :param chunk_size: episodes at a time.
     :raises ConfigError: a guide without what localisation needs, or a number out of its range.
     :raises EpisodesError: episodes without poses, or another number of first than of second walks.
     """
     _check(guide, first, second, kidnapped)
-    check_positive(within=check_number("within", within), cell_size=check_number("cell_size", cell_size))
+    check_positive(within=check_number("within", within))
+    walked, true = _cpu_poses(first), _cpu_poses(second)
+    cells = nearness(walked, cell_size).cells
     starts = range(0, first.batch_size, chunk_size)
     with drawing(seed, first.device, model, guide, mapper):
         paths = [mapper.path(first[i : i + chunk_size]).sample().squeeze(-3) for i in starts]
@@ -189,21 +194,22 @@ def localise(
         for i, s in zip(starts, paths, strict=True):
             with _lent(guide, model.remember(s, first.frames[i : i + chunk_size])):
                 found.append(guide.filter(second[i : i + chunk_size]))
-    states, walked, true = torch.cat(paths).cpu(), _cpu_poses(first), _cpu_poses(second)
+    states = torch.cat(paths).cpu()
     align = best_affine(states, walked)
     particles = align(torch.cat([part.loc for part in found]).cpu())
     weight = torch.cat([part.log_weight for part in found]).cpu().exp()
-    radius = within * cell_size
+    radius = within * cells.size
     estimate, believed = most_probable(particles, weight, radius)
     error = (estimate - true).norm(dim=-1)
-    mapped, cells = ((poses / cell_size).round().long() for poses in (walked, true))
-    in_map = (cells.unsqueeze(2) == mapped.unsqueeze(1)).all(-1).any(-1)
+    mapped, entered = (cells.number(poses, walked[:, 0]) for poses in (walked, true))
+    in_map = (entered.unsqueeze(2) == mapped.unsqueeze(1)).all(-1).any(-1)
     judged = second.num_steps if kidnapped is None else kidnapped
     reached = ((align(blind) - true).norm(dim=-1) <= radius).double().mean(0)
     metrics: dict[str, float] = {
         "num_episodes": first.batch_size,
         "memorised_steps": first.num_steps,
         "observed_steps": judged,
+        "cell_size": cells.size,
         "map_rmse": root_mean_square(align(states) - walked),
         "map_cells": sum(len(walk.unique(dim=0)) for walk in mapped) / len(mapped),
         "steps_in_map": float(in_map.double().mean()),

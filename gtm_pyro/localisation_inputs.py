@@ -32,6 +32,7 @@ class LocalisationInputs:
     first: Episodes
     second: Episodes
     kidnapped: int | None
+    cell_size: float | None
     settings: dict[str, Any]
 
 
@@ -81,8 +82,9 @@ def localisation_inputs(folder: RunFolder, arguments: Namespace) -> Localisation
     settings = {name: getattr(arguments, name) for name in names}
     settings |= {"kidnap": bool(arguments.kidnap), "slip": slip, "guide": finding, "data": _of_part("data", own)}
     kidnapped = arguments.observed_steps if arguments.kidnap else None
+    cell_size = arguments.cell_size or mapping.nearness["cell_size"]
     return LocalisationInputs(
-        experiment.model, experiment.guide, mapping.guide, first, second, kidnapped, settings
+        experiment.model, experiment.guide, mapping.guide, first, second, kidnapped, cell_size, settings
     )  # fmt: skip
 
 

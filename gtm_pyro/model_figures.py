@@ -42,9 +42,9 @@ def transition_figure(
     axes[0, 0].set(title="displacements, raw", xlabel=RAW_STATES[0], ylabel=RAW_STATES[1])
     if known and affine is not None:
         ax = axes[0, 1]
-        circle = np.linspace(0, 2 * np.pi, 100)
-        ax.plot(np.cos(circle), np.sin(circle), ":", color=MEAN, linewidth=1)
-        ax.text(0.72, 0.72, "one cell", color=MEAN, fontsize=8)
+        circle, cell = np.linspace(0, 2 * np.pi, 100), evaluation.metrics["cell_size"]
+        ax.plot(cell * np.cos(circle), cell * np.sin(circle), ":", color=MEAN, linewidth=1)
+        ax.text(0.72 * cell, 0.72 * cell, "one cell", color=MEAN, fontsize=8)
         _arrows(ax, moves @ affine.matrix.mT, names)
         ax.set(title="displacements, best affine fit", xlabel="x (cells)", ylabel="y (cells)")
         ax.invert_yaxis()
@@ -110,7 +110,7 @@ def _gate_field(figure: Any, ax: Any, transition: Any, evaluation: Evaluation, k
     points = evaluation.episodes.poses if known else evaluation.states
     assert points is not None
     low, high = points.amin((0, 1)).double(), points.amax((0, 1)).double()
-    margin = 2.0 if known else 0.25 * float((high - low).max())
+    margin = 2.0 * evaluation.metrics["cell_size"] if known else 0.25 * float((high - low).max())
     grid = [torch.linspace(float(a) - margin, float(b) + margin, 161).double() for a, b in zip(low, high, strict=True)]
     xy = torch.stack(torch.meshgrid(*grid, indexing="xy"), -1)
     states = evaluation.affine.inverse(xy) if known and evaluation.affine is not None else xy

@@ -85,7 +85,7 @@ def summary(metrics: Metrics) -> list[str]:
             f"Its error there is {floors:.2f} times the floor that its decoder sets, and {share} of the mean frame's."
         )
     if "localisation_rmse" in known:
-        off = known["localisation_rmse"]
+        off = known["localisation_rmse"] / known.get("cell_size", 1.0)
         said.append(f"Inferred positions are off by {off:.3f} cells after the best affine fit.")
     return said
 

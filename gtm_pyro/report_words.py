@@ -138,6 +138,11 @@ MEASURES = (
         "steps at visited places",
         "share of predicted steps at a place seen during memorisation",
     ),
+    Measure(
+        "cell_size",
+        "size of a cell (pose units)",
+        "poses in one cell are one place: evaluation.cell_size, or what the data says, or read off the poses",
+    ),
     Measure("mse", "error of predicted frames", "squared error a pixel over all predicted steps"),
     Measure(
         "mse_drift", "... late over early", "the same over the last 50 steps, divided by that over the 50 before them"
@@ -167,7 +172,7 @@ MEASURES = (
     ),
     Measure(
         "localisation_rmse",
-        "position error (cells)",
+        "position error (pose units)",
         "all steps, after the best affine fit of states to true positions",
     ),
     Measure(

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from gtm_pyro.alignment import best_similarity
 from gtm_pyro.conventions import turned_back, unwrapped, wrapped
+from gtm_pyro.places import VIEW_TOLERANCE, Nearness, leaves
 
-VIEW_TOLERANCE = (0.25, 0.0767)
-"""How near a pose counts as the same view, in pose units and in radians: half of a 41st of a turn."""
 _WINDOW = 50
 
 
@@ -27,23 +26,15 @@ class Views(NamedTuple):
     nearest: Tensor | None
 
 
-def compare(
-    poses: Tensor,
-    num_observed: int,
-    entries: Tensor,
-    cell_size: float = 1.0,
-    tolerance: tuple[float, float] = VIEW_TOLERANCE,
-    *,
-    heading: bool,
-) -> Views:
-    """By view for poses with a heading, otherwise by cell: a pose rounded to a multiple of ``cell_size``.
+def compare(poses: Tensor, num_observed: int, entries: Tensor, near: Nearness, *, heading: bool) -> Views:
+    """By view for poses with a heading, otherwise by cell.
 
     :param entries: numbers of memory entries, ``(batch, predicted)``; -1 for none.
     :param heading: whether poses are ``(batch, T, 3)``, positions and headings: ``Episodes.has_heading``.
     """
     if heading:
-        return compare_views(poses, num_observed, entries, tolerance)
-    cells = torch.floor(poses / cell_size + 0.5).long()
+        return compare_views(poses, num_observed, entries, near.view)
+    cells = near.cells.number(poses)
     return Views(*visited_and_retrieved(cells[:, :num_observed], cells[:, num_observed:], entries), None)
 
 
@@ -147,6 +138,6 @@ def located(states: Tensor, poses: Tensor, *, state_heading: bool, pose_heading:
     if not pose_heading:
         return places, poses
     seen = relative_poses(poses)
-    if state_heading and not bool((seen[..., :2].abs() > 1e-3).any()):
+    if state_heading and not leaves(poses[..., :2]):
         return states[..., 2:], seen[..., 2:]
     return places, seen[..., :2]

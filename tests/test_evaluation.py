@@ -193,7 +193,30 @@ def test_cells_are_poses_rounded_to_the_cell_size():
     same = evaluate(*oracle(), scaled, cell_size=100.0, iwae_particles=0)
     assert same.metrics["retrieval_accuracy"] == 1 and same.metrics["mse_visited"] == 0
     # at a cell of one unit hardly a pose comes twice
-    assert evaluate(*oracle(), scaled, iwae_particles=0).metrics["visited_share"] < 0.2
+    assert evaluate(*oracle(), scaled, cell_size=1.0, iwae_particles=0).metrics["visited_share"] < 0.2
+
+
+@pytest.mark.parametrize("motion", ["grid", "continuous"])
+def test_the_unit_of_poses_changes_no_share_and_errors_in_proportion(motion):
+    """Poses in metres, with cells of 0.25, in a frame of their own."""
+    episodes = walk()
+    poses = episodes.poses.double()
+    if motion == "continuous":
+        poses = poses + 0.2 * torch.rand(poses.shape, dtype=torch.float64)
+    results = []
+    for unit, offset in ((1.0, 0.0), (0.25, 0.0), (0.25, 7.125), (1e-3, 0.0), (1e3, 3e3)):
+        moved = Episodes(episodes.frames, episodes.actions, episodes.num_observed, (unit * poses + offset).float())
+        results.append(evaluate(*poor(), moved, iwae_particles=0).metrics)
+        results[-1]["unit"] = unit
+    first = results[0]
+    assert 0.3 < first["visited_share"] < 0.9 and first["cell_size"] == (
+        pytest.approx(1.0) if motion == "grid" else first["cell_size"]
+    )
+    scaled = ("cell_size", *(name for name in METRIC_NAMES if name.startswith("localisation")))
+    for metrics in results[1:]:
+        for name in METRIC_NAMES:
+            factor = metrics["unit"] if name in scaled else 1.0
+            assert metrics[name] == pytest.approx(factor * first[name], rel=1e-3, nan_ok=True), (name, metrics["unit"])
 
 
 class Peeking(DeadReckoning):

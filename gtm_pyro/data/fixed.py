@@ -30,6 +30,16 @@ class FixedEpisodes:
     def frame_shape(self) -> tuple[int, int, int]:
         return self.data.frame_shape
 
+    @property
+    def cell_size(self) -> float | None:
+        """As the other source says."""
+        return getattr(self.data, "cell_size", None)
+
+    @property
+    def view_tolerance(self) -> tuple[float, float] | None:
+        """As the other source says."""
+        return getattr(self.data, "view_tolerance", None)
+
     def sample(self, batch_size: int, *, seed: int, **asked: Any) -> Episodes:
         """As of the other source, whatever the seed; the splits stay apart.
 

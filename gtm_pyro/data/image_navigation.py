@@ -66,6 +66,8 @@ class ImageNavigation:
         pixels), so that training never meets a bad one.
     """
 
+    # in pose units: what evaluation takes for one place
+    cell_size: float | None = 1.0
     # of the grid; an object has its own
     action_names: tuple[str, ...] = walks.ACTION_NAMES
     action_dim: int = len(walks.ACTION_NAMES)

@@ -98,7 +98,8 @@ def diagnose(
     num_draws: int = 200,
     num_simulations: int = 100,
     frame_episodes: int = 16,
-    cell_size: float = 1.0,
+    cell_size: float | None = None,
+    view_tolerance: tuple[float, float] | None = None,
     resolution: float = 0.0,
 ) -> Diagnosis:
     """Tell when a posterior can be trusted, by up to six checks, each described where it is defined.
@@ -128,6 +129,7 @@ def diagnose(
     :param frame_episodes: how many episodes are enough where frames or memories are read for every draw: for all checks
         but ``coverage``, which takes them all.
     :param cell_size: in pose units, as in :func:`gtm_pyro.evaluate`.
+    :param view_tolerance: in pose units and radians, likewise.
     :param resolution: to which positions are known in ``coverage``, in pose units.
     :raises ConfigError: an unknown check, a number out of its range, or one asked for that the model cannot answer.
     :raises EpisodesError: a check asked for that needs poses or predicted steps, which the episodes lack.
@@ -144,7 +146,7 @@ def diagnose(
     run: dict[str, Callable[[], Finding]] = {
         "khat": lambda: path_khat(model, guide, few, num_draws),
         "coverage": lambda: position_coverage(model, guide, episodes, num_draws, resolution),
-        "unseen": lambda: unseen_intervals(model, guide, few, cell_size),
+        "unseen": lambda: unseen_intervals(model, guide, few, cell_size, view_tolerance),
         "ppc": lambda: predictive_check(model, guide, few),
         "pit": lambda: pixel_pit(model, guide, few),
         "sbc": lambda: calibration(model, guide, few, num_simulations),

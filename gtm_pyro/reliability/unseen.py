@@ -7,6 +7,7 @@ import torch
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
+from gtm_pyro.places import nearness
 from gtm_pyro.reliability.densities import DRAWS_AT_ONCE, draw_frames, draw_paths, one_by_one
 from gtm_pyro.reliability.findings import Finding, Named
 from gtm_pyro.reliability.uniformity import adjusted_p
@@ -17,7 +18,13 @@ NUM_REPLICATES, LEFT_OUT = 99, 5
 _PIXELS = 200  # of a frame
 
 
-def unseen_intervals(model: Any, guide: Any, episodes: Episodes, cell_size: float = 1.0) -> Finding:
+def unseen_intervals(
+    model: Any,
+    guide: Any,
+    episodes: Episodes,
+    cell_size: float | None = None,
+    view_tolerance: tuple[float, float] | None = None,
+) -> Finding:
     """Central 90% predictive intervals of each pixel, with the decoder's noise, at visited and at unvisited places.
 
     The guide sees the first tau frames, the rest is drawn from actions alone. A step is visited where its true cell was
@@ -40,7 +47,9 @@ def unseen_intervals(model: Any, guide: Any, episodes: Episodes, cell_size: floa
     if episodes.poses is None:
         raise EpisodesError("poses: expected true poses in the data for unseen, this data has none")
     tau, nowhere = episodes.num_observed, torch.zeros(len(episodes), episodes.num_predicted, dtype=torch.long)
-    visited = compare(episodes.poses.cpu(), tau, nowhere, cell_size, heading=episodes.has_heading).visited.numpy()
+    poses = episodes.poses.cpu()
+    near = nearness(poses, cell_size, view_tolerance)
+    visited = compare(poses, tau, nowhere, near, heading=episodes.has_heading).visited.numpy()
     pixels = torch.randperm(episodes.frames[0, 0].numel())[:_PIXELS].to(episodes.device)
     widths, insides = [], []
     for episode in one_by_one(episodes):

@@ -14,7 +14,7 @@ from gtm_pyro.data.labyrinth.world import World
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.limits import LARGEST_EPISODES, LARGEST_WORKERS, check_memory, check_range
-from gtm_pyro.views import VIEW_TOLERANCE
+from gtm_pyro.places import VIEW_TOLERANCE
 
 if TYPE_CHECKING:
     from gtm_pyro.evaluation import Evaluation
