@@ -14,6 +14,7 @@ from gtm_pyro.atomic import write_arrays
 from gtm_pyro.bounds import log_weights
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
+from gtm_pyro.map_verdict import Regrets, regrets
 from gtm_pyro.places import nearness
 from gtm_pyro.plain_json import write_json
 from gtm_pyro.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing, has_heading
@@ -49,6 +50,8 @@ METRIC_NAMES = (
     "localisation_rmse_last_32",
     "localisation_rmse_memorised_path",
     "localisation_rmse_tracked_end",
+    "regret",
+    "regret_by_chance",
     "elbo",
     "iwae",
     "kl_per_step",
@@ -157,6 +160,9 @@ def evaluate(
       after the best similarity fit; ``_last_32``: the affine fit, over the last 32 predicted steps.
       ``_memorised_path``: steps 1 to tau, whose frames the guide sees, after the best affine fit of those steps alone;
       ``_tracked_end``: that fit at step tau.
+    * ``regret``: what it costs to weigh memory entries by place, in nats a frame, the median over the half of the
+      predicted steps that look most like a memorised one; ``regret_by_chance``: at places of other steps. They tell
+      without true poses whether the map was found: see :func:`gtm_pyro.map_verdict.doubt`.
     * ``elbo``, ``kl_per_step``, ``iwae``: nats a predicted frame, of log p(x_{tau+1:T} | x_{1:tau}, a); ``iwae`` is
       ``elbo`` and the mean gain of ``iwae_particles`` over one particle on the first ``iwae_episodes`` episodes.
 
@@ -195,6 +201,7 @@ def evaluate(
         poses = relative_poses(poses) if episodes.has_heading else poses
     metrics, by_horizon = _measures(episodes, rolled, visited, retrieved, nearest)
     metrics |= sizes
+    metrics |= Regrets(rolled.regret, rolled.by_chance, rolled.unlike).measures()
     if poses is not None:
         places = poses
         if episodes.has_heading:
@@ -241,6 +248,9 @@ class _Prediction(NamedTuple):
     reconstructed: Tensor
     entries: Tensor
     sampled_error: Tensor
+    regret: Tensor
+    by_chance: Tensor
+    unlike: Tensor
 
 
 def _predict(model: EvaluatedModel, guide: EvaluatedGuide, episodes: Episodes) -> _Prediction:
@@ -253,7 +263,9 @@ def _predict(model: EvaluatedModel, guide: EvaluatedGuide, episodes: Episodes) -
     sampled = model.imagine(start, memory, actions, sample=True, past=past)
     reconstructed = model.decoder.frames(model.encoder.statistics(frames)["loc"])
     states = torch.cat([s, rollout.states], 1)
-    return _Prediction(states, rollout.frames, reconstructed, rollout.entries, _squared_error(sampled.frames, frames))
+    sampled_error = _squared_error(sampled.frames, frames)
+    found = regrets(model, states, episodes)
+    return _Prediction(states, rollout.frames, reconstructed, rollout.entries, sampled_error, *found)
 
 
 def _squared_error(frames: Tensor, true: Tensor) -> Tensor:

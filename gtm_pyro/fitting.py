@@ -5,6 +5,7 @@ seed made of both. So a run that was killed needs no random state to go on, and 
 number of threads, it ends in the same parameters, bit for bit.
 """
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ from gtm_pyro.testing.running import summary
 from gtm_pyro.testing.sites import check_programs
 from gtm_pyro.training import Training
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
 class Run:
@@ -45,6 +48,7 @@ class Run:
     :param metrics: the lines of metrics.jsonl.
     :param steps: optimiser steps taken, those of abandoned attempts included.
     :param restarts: how often the run was stuck and started again.
+    :param doubt: why the run seems not to have found the map, from frames and actions alone; None if it seems to have.
     """
 
     model: Any
@@ -54,6 +58,7 @@ class Run:
     metrics: list[dict[str, Any]]
     steps: int
     restarts: int
+    doubt: str | None = None
 
     def posterior(self, episodes: Episodes, num_samples: int = 20, seed: int = 0) -> Any:
         """An ArviZ tree of posterior and predictive draws; see ``gtm_pyro.diagnostics.posterior``."""
@@ -86,7 +91,8 @@ def fit(
     """Train a model and a guide together, in place, with Adam and one cosine decay over all stages.
 
     Before its first step an attempt calls ``model.initialise(episodes)``, where the model has it, with at least 64
-    episodes of the stage with the longest. The global random state and Pyro's parameter store are left as they were.
+    episodes of the stage with the longest. A run that does not find the map says so when it ends
+    (``gtm_pyro.map_verdict``). The global random state and Pyro's parameter store are left as they were.
 
     :param model: a Pyro program, called as ``model(episodes, reading)``.
     :param guide: likewise.
@@ -147,8 +153,11 @@ def fit(
         lines = folder.truncate_metrics(training.state.step) if folder else []
         with Progress(folder, lines, training.state.step, training.total, show=progress) as reporter:
             training.run(reporter, signals)
+        doubt = training.doubt()
+    if doubt is not None:
+        logger.warning("%s More steps, another seed or other starting values may help: docs/training.md.", doubt)
     state = training.state
-    return Run(model, guide, data, folder.path if folder else None, lines, state.step, state.restarts)
+    return Run(model, guide, data, folder.path if folder else None, lines, state.step, state.restarts, doubt)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -48,6 +48,7 @@ def make_plan(
         # without addresses, which differ in every process
         **{f"model.{name}": re.sub(r" at 0x\w+", "", repr(part)) for name, part in parts.items()},
         "model.displacement_weight": getattr(model, "displacement_weight", 0.0),
+        "model.pose_unit": getattr(model, "pose_unit", 1.0),
         "guide": type(guide).__name__,
         "data": f"{type(data).__name__}, checksum {_checksum(data, schedule, seed)}",
     }
@@ -59,7 +60,7 @@ def check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
     :raises RunFolderError: names the first setting that is not as the run was started with.
     """
     # runs that began before there was a choice, or before it was written down, do not say it
-    unknown = {name: mine.get(name) for name in ("model.transition", "model.displacement_weight")}
+    unknown = {name: mine.get(name) for name in ("model.transition", "model.displacement_weight", "model.pose_unit")}
     theirs = {"precision": "float32", **unknown, **theirs} if isinstance(theirs, dict) else {}
     if "stages" in theirs:
         theirs["stages"] = [{**stage, "frozen": stage.get("frozen", [])} for stage in theirs["stages"]]

@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     INITIALISE = 1
     REGRET = 2
     TERMS = 3
+    VERDICT = 4
 
 
 def derived_seed(seed: int, step: int, purpose: Purpose) -> int:

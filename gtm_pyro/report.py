@@ -21,6 +21,7 @@ from gtm_pyro.labyrinth_words import (
     measures_of,
     sentences,
 )
+from gtm_pyro.map_verdict import doubt
 from gtm_pyro.reliability.advice import advise, of_check
 from gtm_pyro.report_words import CHECKS, percent
 from gtm_pyro.run_folder import RunFolder
@@ -71,6 +72,8 @@ def summary(metrics: Metrics) -> list[str]:
             f"On {known['num_episodes']:.0f} held-out episodes the model memorised {known['num_observed']:.0f} frames "
             f"and predicted the next {known['num_predicted']:.0f} from actions alone."
         )
+    doubted = doubt(known)
+    said += [] if doubted is None else [doubted]
     if has_views(known):
         return said + sentences(known)
     if "retrieval_accuracy" in known:

@@ -196,6 +196,12 @@ MEASURES = (
         "the same fit, where the prediction begins",
     ),
     Measure(
+        "regret",
+        "regret (nats a frame)",
+        "median cost of reading the memory by place and not by content; near 0 where the map was found",
+    ),
+    Measure("regret_by_chance", "... at places by chance", "the same at places of other predicted steps"),
+    Measure(
         "elbo",
         "ELBO (nats a frame)",
         "lower bound on the log density of the predicted frames, one draw of the guide",

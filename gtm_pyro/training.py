@@ -17,6 +17,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, NonFiniteLossError
 from gtm_pyro.interrupts import Interrupted, StopSignals
 from gtm_pyro.learner import Learner
+from gtm_pyro.map_verdict import doubt, map_measures
 from gtm_pyro.plan import check_plan
 from gtm_pyro.progress import Progress, elbo_terms
 from gtm_pyro.randomness import Purpose, derived_seed, set_seed
@@ -27,6 +28,7 @@ from gtm_pyro.stages import Schedule, Stage
 logger = logging.getLogger(__name__)
 
 INITIAL_EPISODES = 64
+VERDICT_EPISODES = 16
 
 
 @dataclass
@@ -208,6 +210,13 @@ class Training:
             }
         self.learner.update(decay)
         return line
+
+    def doubt(self) -> str | None:
+        """Why the run seems not to have found the map, told on fresh training episodes of the last stage."""
+        seed = self._seed(Purpose.VERDICT)
+        stage = self.schedule.stages[-1]
+        episodes = self.episodes(replace(stage, batch_size=max(stage.batch_size, VERDICT_EPISODES)), seed)
+        return doubt(map_measures(self.learner.model, self.learner.guide, episodes, seed))
 
     def _is_stuck(self) -> bool:
         """Whether the stage that has just ended failed. Asked before a step: a resumed run asks again."""

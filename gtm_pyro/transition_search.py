@@ -26,8 +26,8 @@ CANDIDATES = 512
 # episodes that they are scored on, at least and at most, and pairs of a predicted and a memorised step in all of them
 _EPISODES = (8, 32)
 _PAIRS = 100_000
-# largest displacement among them, in units of the state and in radians
-_WIDEST = 0.6
+# largest displacement of a usual action among them, in units of the state and in radians
+WIDEST = 0.6
 _SIDE = 8
 _COMPONENTS = 32
 _RIDGE = 1e-2
@@ -150,7 +150,11 @@ def search(
 
 
 def propose_displacements(
-    best: Tensor, generator: torch.Generator, rows: Sequence[int], start_of_motion: Tensor | None = None
+    best: Tensor,
+    generator: torch.Generator,
+    rows: Sequence[int],
+    start_of_motion: Tensor | None = None,
+    widest: float = WIDEST,
 ) -> Tensor:
     """Matrices M that each differ from the best in one coordinate of one action: drawn anew, a little, or the opposite
     of another action's, as of left and right; some draw two opposite actions anew.
@@ -158,6 +162,7 @@ def propose_displacements(
     :param best: ``(state_dim, action_dim)``.
     :param rows: coordinates that may differ.
     :param start_of_motion: the displacement of an action's first step over that of its further ones, ``(state_dim,)``.
+    :param widest: largest displacement of a usual action, in units of the state and in radians.
     :returns: ``(512, state_dim, action_dim)``.
     """
     old, each = best.cpu(), torch.arange(CANDIDATES)
@@ -165,7 +170,7 @@ def propose_displacements(
     action = torch.randint(old.shape[1], (CANDIDATES,), generator=generator)
     row = torch.tensor(rows)[torch.randint(len(rows), (CANDIDATES,), generator=generator)]
     anew = torch.rand(CANDIDATES, generator=generator)
-    wide = _WIDEST * (2 * torch.rand(CANDIDATES, generator=generator) - 1)
+    wide = widest * (2 * torch.rand(CANDIDATES, generator=generator) - 1)
     if start_of_motion is not None:
         wide = wide * start_of_motion.cpu()[row]
     other = torch.randint(old.shape[1], (CANDIDATES,), generator=generator)

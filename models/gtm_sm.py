@@ -1,5 +1,6 @@
 """The Generative Temporal Model with Spatial Memory (Fraccaro et al. 2018), section 3."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,10 +17,13 @@ from gtm_pyro.landmarks import Landmarks, look, resembling_entries, resembling_s
 from gtm_pyro.memory import DeferredValues, Memory, NumNeighbors, Retrieved, SpatialMemory, StoredValues
 from gtm_pyro.own_loops import program
 from gtm_pyro.paths import TransitionPath
+from gtm_pyro.places import usual_move
 from gtm_pyro.priors import MixturePrior, Prior, regret, shown
 from gtm_pyro.reading import Reading
 from gtm_pyro.revisits import revisited_entries, revisited_steps
 from gtm_pyro.transitions import Transition
+
+logger = logging.getLogger(__name__)
 
 # what a part of a user's own must have
 _NEEDED = {
@@ -64,6 +68,8 @@ class GTMSM(PyroModule):
     :param displacement_weight: in training mode, the log joint density loses so many nats for each squared unit by
         which displacements in the agent's frame are wrong: the regression of section 4.2.2. Needs true poses, which
         are a target only.
+    :param pose_unit: so many pose units make one unit of the state, in that regression. Noise, memory and keys are made
+        for moves of 0.01 to 3 units of the state; others are warned of.
     """
 
     def __init__(
@@ -77,9 +83,10 @@ class GTMSM(PyroModule):
         initial_scale: float = 1e-3,
         keys: Callable[..., Any] | None = None,
         displacement_weight: float = 0.0,
+        pose_unit: float = 1.0,
     ) -> None:
         super().__init__()
-        check_positive(initial_scale=initial_scale)
+        check_positive(initial_scale=initial_scale, pose_unit=pose_unit)
         if not displacement_weight >= 0:
             raise ConfigError(f"displacement_weight: expected a number of at least 0, got {displacement_weight}")
         if displacement_weight and not transition.heading:
@@ -108,7 +115,7 @@ class GTMSM(PyroModule):
                 raise ConfigError(
                     f"{name}.state_dim: expected {transition.state_dim} as the transition has it, got {size}"
                 )
-        self.displacement_weight = displacement_weight
+        self.displacement_weight, self.pose_unit = displacement_weight, pose_unit
         self.reading = reading or Reading()
         self.register_buffer("initial_loc", torch.zeros(transition.state_dim))
         self.register_buffer("initial_scale", torch.tensor(float(initial_scale)))
@@ -190,7 +197,8 @@ class GTMSM(PyroModule):
         """What the ELBO loses by weighing memory entries by place, in nats, ``(batch, scored steps)``.
 
         max_k log N(z_t; z^(k)) - log p(z_t | s_t, m), with z_t the mean encoding: near 0 where the nearest entry is
-        also the one that looks most alike, and large for states that do not tell places apart. Needs no true pose.
+        also the one that looks most alike, and large for states that do not tell places apart. Needs no true pose. 0
+        for a prior that weighs no entries.
         """
         reading = reading or self.reading
         memorised, scored = reading.memorised_steps(episodes), reading.scored_steps(episodes)
@@ -204,19 +212,36 @@ class GTMSM(PyroModule):
         where these are targets of training."""
         regress = getattr(self.transition, "regress", None)
         if self.displacement_weight and regress is not None:
-            regress(episodes.actions, episodes.displacements)
+            targets = self._true_displacements(episodes)
+            move = usual_move(targets[..., :2].cumsum(1))
+            if not 0.01 <= move <= 3:
+                logger.warning(
+                    "pose_unit: expected moves of 0.01 to 3 units of the state, a usual one is %.3g at pose_unit=%g; "
+                    "%.2g may be a better one",
+                    move,
+                    self.pose_unit,
+                    move * self.pose_unit,
+                )
+            regress(episodes.actions, targets)
             return
         initialise = getattr(self.transition, "initialise", None)
         if initialise is not None:
             initialise(episodes.frames, episodes.actions, num_observed=episodes.num_observed)
 
     def displacement_error(self, episodes: Episodes) -> Tensor:
-        """Squared error of the displacements d_{2:T}, summed over steps, ``(batch, 1)``: section 4.2.2.
+        """Squared error of the displacements d_{2:T}, in units of the state and radians, summed over steps.
+
+        ``(batch, 1)``: section 4.2.2.
 
         :raises EpisodesError: episodes without poses of a position and a heading.
         """
         d = self.transition.controls(episodes.actions)[:, 1:]
-        return (d - episodes.displacements).square().sum((-2, -1)).unsqueeze(-1)
+        return (d - self._true_displacements(episodes)).square().sum((-2, -1)).unsqueeze(-1)
+
+    def _true_displacements(self, episodes: Episodes) -> Tensor:
+        """In units of the state and radians, ``(batch, T - 1, 3)``."""
+        moves, turns = episodes.displacements.split([2, 1], -1)
+        return torch.cat([moves / self.pose_unit, turns], -1)
 
     @torch.no_grad()
     def imagine(

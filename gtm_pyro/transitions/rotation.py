@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.keys import HeadingKeys
 from gtm_pyro.recurrence import unroll
 from gtm_pyro.transition_search import (
     CANDIDATES,
+    WIDEST,
     Values,
     propose_displacements,
     scored_episodes,
@@ -41,12 +42,16 @@ class RotatingTranslation(Transition):
     :param action_dim: length of an action vector.
     :param scale: r, the standard deviation of a step, in units of the state space and in radians.
     :param learn_scale: make r a parameter.
+    :param widest: of a usual action, the largest turn, in radians, and the largest move, in units of the state, that
+        ``initialise`` tries.
     """
 
     heading = True
 
-    def __init__(self, action_dim: int, scale: float = 1e-3, learn_scale: bool = False) -> None:
+    def __init__(self, action_dim: int, scale: float = 1e-3, learn_scale: bool = False, widest: float = WIDEST) -> None:
         super().__init__(action_dim, 3, scale, learn_scale)
+        check_positive(widest=widest)
+        self.widest = widest
         self.displacement = nn.Parameter(0.1 * torch.randn(3, action_dim))
 
     def controls(self, actions: Tensor, past: Tensor | None = None) -> Tensor:
@@ -121,7 +126,7 @@ class RotatingTranslation(Transition):
 
     def _propose(self, best: Values, generator: torch.Generator, rows: Sequence[int]) -> Values:
         start = self._start_of_motion(best)
-        return {"displacement": propose_displacements(best["displacement"], generator, rows, start)}
+        return {"displacement": propose_displacements(best["displacement"], generator, rows, start, self.widest)}
 
     def rollout(self, start: Tensor, actions: Tensor, noise: Tensor, past: Tensor | None = None) -> Tensor:
         if type(self).loc is not RotatingTranslation.loc:
@@ -147,9 +152,14 @@ class MomentumTranslation(RotatingTranslation):
     """
 
     def __init__(
-        self, action_dim: int, scale: float = 1e-3, learn_scale: bool = False, momentum: Momentum = "agent"
+        self,
+        action_dim: int,
+        scale: float = 1e-3,
+        learn_scale: bool = False,
+        momentum: Momentum = "agent",
+        widest: float = WIDEST,
     ) -> None:
-        super().__init__(action_dim, scale, learn_scale)
+        super().__init__(action_dim, scale, learn_scale, widest)
         if momentum not in ("agent", "world"):
             raise ConfigError(f"momentum: expected 'agent' or 'world', got {momentum!r}")
         self.momentum = momentum
