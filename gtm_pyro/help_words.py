@@ -42,8 +42,12 @@ With another source of episodes its own defaults hold; what was chosen for the r
 rooms (LabyrinthRooms) add how often a predicted frame is of the right room: room_accuracy, and beside it that of the
 true frames, of copied ones, and of the room most often seen.
 
+A step is at a visited place if a memorised one was in the same cell, or had nearly the same view: as the data says what
+that is, otherwise as is usual in its poses, or as evaluation.cell_size and evaluation.view_tolerance say.
+
 examples:
   gtm-pyro evaluate runs/a
+  gtm-pyro evaluate runs/a --evaluation.cell_size 0.25 --out metres.json      cells of a quarter of a pose unit
   gtm-pyro evaluate runs/a --data.images ~/photos --out photos.json           images of your own: all are held out
   gtm-pyro evaluate runs/a --evaluation.num_predicted 2000 --evaluation.num_episodes 8 --out long.json
   gtm-pyro evaluate runs/a --guide Smoothing --out smoothed.json              the same model, another inference

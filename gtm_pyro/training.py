@@ -14,7 +14,7 @@ from gtm_pyro import checkpoints
 from gtm_pyro.checkpoints import Checkpoint
 from gtm_pyro.data.base import EpisodeData
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import EpisodesError, NonFiniteLossError
+from gtm_pyro.errors import EpisodesError, GTMPyroError, NonFiniteLossError
 from gtm_pyro.interrupts import Interrupted, StopSignals
 from gtm_pyro.learner import Learner
 from gtm_pyro.map_verdict import doubt, map_measures
@@ -212,11 +212,18 @@ class Training:
         return line
 
     def doubt(self) -> str | None:
-        """Why the run seems not to have found the map, told on fresh training episodes of the last stage."""
+        """Why the run seems not to have found the map, told on fresh training episodes of the last stage.
+
+        None where the programs cannot tell: a guide may be made for a batch of its own, a model imagine nothing.
+        """
         seed = self._seed(Purpose.VERDICT)
         stage = self.schedule.stages[-1]
         episodes = self.episodes(replace(stage, batch_size=max(stage.batch_size, VERDICT_EPISODES)), seed)
-        return doubt(map_measures(self.learner.model, self.learner.guide, episodes, seed))
+        try:
+            return doubt(map_measures(self.learner.model, self.learner.guide, episodes, seed))
+        except (GTMPyroError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            logger.info("nothing tells whether the map was found (%s)", error)
+            return None
 
     def _is_stuck(self) -> bool:
         """Whether the stage that has just ended failed. Asked before a step: a resumed run asks again."""

@@ -288,7 +288,7 @@ def test_undefined_measures_are_called_so(evaluation, model, tmp_path):
     (tmp_path / "config.yaml").write_text("")
     reduced(model, evaluation).save(tmp_path / "evaluation.json")
     text = write_report(tmp_path).read_text()
-    assert text.count("not defined") == 15 and "NaN" not in text and "None" not in text
+    assert text.count("not defined") == 16 and "NaN" not in text and "None" not in text
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"mse": "low"}'])

@@ -196,7 +196,9 @@ def test_states_without_headings_still_have_a_map() -> None:
     assert map_poses(flat).headings is None and len(map_figure(flat).axes) == 2
     with Image.open(io.BytesIO(rollout_gif(flat))) as picture:
         assert picture.n_frames == 5 and picture.size == (506, 384)
-    assert len(summary(flat.metrics)) == 2 and "nan" not in "".join(summary(flat.metrics))
+    said = summary(flat.metrics)
+    assert len(said) == 3 and "nan" not in "".join(said)
+    assert "not found the map" in said[1], "nothing was trained"
 
 
 @pytest.mark.parametrize("kind", ["walk", "turn"])

@@ -111,3 +111,11 @@ def test_the_command_says_so_in_its_last_lines_and_in_the_report(
     assert "It has not found the map" in (tmp_path / "run" / "report.html").read_text()
     numbers = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert numbers["regret"] > 0.1 and numbers["regret_by_chance"] > 0.1 and numbers["cell_size"] == 1
+
+
+def test_a_training_does_not_fail_for_want_of_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def imagine(*_: object, **__: object) -> None:
+        raise TypeError("another signature")
+
+    monkeypatch.setattr(QuickGTMSM, "imagine", imagine)
+    assert trained(MOVES, 1, monkeypatch).doubt is None
