@@ -75,13 +75,13 @@ def check_values(tensors: Mapping[str, Tensor], has_heading: bool, continuous_ac
     :raises EpisodesError: names the first bad value with its index.
     """
     for name, tensor in tensors.items():
-        _check_range(name, tensor, in_unit_interval=name in ("frames", "worlds"))
+        check_range(name, tensor, in_unit_interval=name in ("frames", "worlds"))
     check_actions(tensors["actions"], continuous_actions)
     if has_heading:
         check_headings(tensors["poses"])
 
 
-def _check_range(name: str, tensor: Tensor, in_unit_interval: bool) -> None:
+def check_range(name: str, tensor: Tensor, in_unit_interval: bool) -> None:
     # NaN compares as false, so it counts as bad in both cases.
     good = (tensor >= 0) & (tensor <= 1) if in_unit_interval else tensor.isfinite()
     if not bool(good.all()):

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.atomic import write_arrays
-from gtm_pyro.conventions import HEADING, channels_last, check_pose_names, check_values, turned_back, wrapped
+from gtm_pyro.conventions import (
+    HEADING,
+    channels_last,
+    check_pose_names,
+    check_range,
+    check_values,
+    turned_back,
+    wrapped,
+)
 from gtm_pyro.errors import EpisodesError
 
 SHARD_PATTERN = "*.npz"
@@ -64,7 +72,7 @@ class Episodes:
         :raises EpisodesError: one is NaN or infinite; names the first, ``frames[episode, step, ...]``.
         """
         for name in ("frames", "actions"):
-            _check_values(name, getattr(self, name), in_unit_interval=False)
+            check_range(name, getattr(self, name), in_unit_interval=False)
 
     @property
     def batch_size(self) -> int:

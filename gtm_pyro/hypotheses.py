@@ -125,7 +125,8 @@ class HypothesisSearch:
             raise ConfigError(f"slip: expected 0 for a transition with a heading, got {float(transition.slip):g}")
         radius = turning_radius(transition, actions) if transition.heading else None
         move = typical_move(transition, actions, radius)
-        replaced = _one_hot(actions) & (float(transition.slip) > 0) & (actions.shape[-1] > 1)
+        # one-hot actions in another unit are one-hot too
+        replaced = _one_hot(transition.standard(actions)) & (float(transition.slip) > 0) & (actions.shape[-1] > 1)
         kinds = [which for which in (replaced, ~replaced) if bool(which.any())]
         found = []
         for which in kinds:
@@ -197,11 +198,12 @@ def turning_radius(transition: Transition, actions: Tensor) -> Tensor:
     start = actions.new_zeros(len(actions), transition.state_dim)
     still = start.unsqueeze(1).expand(-1, actions.shape[1], -1)
     path = transition.rollout(start, actions, still).detach()
-    step = path.diff(dim=1).abs()
-    # an agent that stands still learns nothing new about how far it gets
-    moved = step.sum(-1, keepdim=True) > 1e-3 * step.sum(-1, keepdim=True).amax(1, keepdim=True) if len(step[0]) else None
-    if moved is None:
+    if actions.shape[1] < 2:
         return actions.new_ones(len(actions))
+    step = path.diff(dim=1).abs()
+    length = step.sum(-1, keepdim=True)
+    moved = length > 1e-3 * length.amax(1, keepdim=True)
+    # steps that stand still do not draw the middle to them
     counted = torch.cat([torch.ones_like(moved[:, :1]), moved], 1).to(path)
     place = path[..., :2]
     middle = (counted * place).sum(1, keepdim=True) / counted.sum(1, keepdim=True)

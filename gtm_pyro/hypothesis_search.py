@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -185,7 +185,7 @@ class Search:
         """All further steps: one call of the transition, for all hypotheses and actions at once, and one of numba's."""
         options = self.rules.log_prior.shape[-1]
         if self.replaced:
-            actions = torch.eye(options, dtype=torch.float64)
+            actions = torch.diag(self.transition.action_unit)
             controls = self.transition.controls(actions.repeat(self.batch * self.size, 1).unsqueeze(1))
         else:
             controls = self.transition.controls(self.actions).repeat_interleave(self.size, 0)
@@ -258,7 +258,7 @@ class Search:
         dim, carried = self.transition.state_dim, commanded.expand(*record.shape[:-1], -1)
         if self.replaced:
             pick = record[..., PICK].long()
-            options = torch.eye(carried.shape[-1], dtype=carried.dtype, device=carried.device)
+            options = torch.diag(self.transition.action_unit).to(carried)
             kept = pick >= len(options)  # a jump is no action
             kept[..., 0] = True
             carried = torch.where(kept.unsqueeze(-1), carried, options[pick.clamp_max(len(options) - 1)])

@@ -193,7 +193,7 @@ def resembling_entries(sights: Sights, memory: SpatialMemory, num_neighbors: int
 
 
 def same_as_before(loc: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
-    """Whether a frame shows what the frame before it shows, as far as looks differ, ``(*batch, T)``; the first does not.
+    """Whether a frame shows what the one before it shows, as far as looks differ, ``(*batch, T)``; the first does not.
 
     :param loc: means of encodings, ``(*batch, T, latent_dim)``, with their standard deviations ``scale``.
     :param noise: of :func:`look_noise`, ``(*batch)``.

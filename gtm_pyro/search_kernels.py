@@ -166,8 +166,8 @@ def look_at_landmarks(
 ) -> tuple[float, int, float, float]:
     """Log likelihood of ``point[n, c]``, the landmark that it is taken for, gain and variance of that measurement.
 
-    Where the agent is taken to be where it was, the landmark is ``STAYED``: the frame is the one before, and says nothing
-    new. For a hypothesis that stayed p(x_t | x_{t-1}, s) is 1, otherwise L(s) / max L, as of ``Landmarks``.
+    Where the agent is taken to be where it was, the landmark is ``STAYED``: the frame is the one before, and says
+    nothing new. For a hypothesis that stayed p(x_t | x_{t-1}, s) is 1, otherwise L(s) / max L, as of ``Landmarks``.
 
     :param stayed: how certainly it is the place of the step before, where the frame shows the same; otherwise 0.
     """
@@ -326,9 +326,7 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                     if period > 0 and d == HEADING:
                         point[n, c, d] = nearest_turn(point[n, c, d], q[b, n, 0, d], period)
                     distance += (point[n, c, d] - q[b, n, 0, d]) ** 2
-                prior[n, c] = math.log(
-                    slip * math.exp(-distance / (2 * rules.slip_noise[b])) + kidnap / jumps + 1e-300
-                )
+                prior[n, c] = math.log(slip * math.exp(-distance / (2 * rules.slip_noise[b])) + kidnap / jumps + 1e-300)
                 i = i + 1 if is_fixed else own.before[b, n, i]
             for c in range(options):
                 prior[n, c] += logw + (stay if c < actions else 0.0)

@@ -241,7 +241,8 @@ def test_moves_and_radius_are_those_of_the_displacements() -> None:
     f = transition(MomentumTranslation)
     actions = torch.eye(ACTIONS)[torch.zeros(1, 9).long()]
     moved = f.controls(actions)[:, 1:].detach()
-    assert float(typical_move(f, actions, torch.ones(1))) == pytest.approx(float(moved.norm(dim=-1).square().mean().sqrt()), rel=0.02)
+    usual = float(moved.norm(dim=-1).square().mean().sqrt())
+    assert float(typical_move(f, actions, torch.ones(1))) == pytest.approx(usual, rel=0.02)
     away = torch.cat([torch.zeros(1, 1), moved[..., 0].cumsum(1)], 1).std(unbiased=False)
     assert float(turning_radius(f, actions)) == pytest.approx(float(away), rel=1e-4)
     assert float(turning_radius(f, torch.zeros(1, 9, ACTIONS))) == 1.0
