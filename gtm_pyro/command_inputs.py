@@ -18,7 +18,7 @@ from gtm_pyro.data.base import MeasuringData
 from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
 from gtm_pyro.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment_files import Raw, experiments, read_experiment, read_run
-from gtm_pyro.fitting import first_line, rehearse_stages, resolve_device
+from gtm_pyro.fitting import check_particles, first_line, rehearse_stages, resolve_device
 from gtm_pyro.limits import check_episodes, check_memory, check_stages
 from gtm_pyro.programs import check_can_be_evaluated
 from gtm_pyro.randomness import callers_random_state, module_parameters
@@ -199,6 +199,7 @@ def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
     check_can_be_evaluated(experiment.model, experiment.guide)
     check_room(experiment)
     check_stages(experiment.stages, experiment.data)
+    check_particles(experiment.loss)
     try:
         # copies, for a program may make parameters on its first call
         model, guide = (program.to(device) for program in deepcopy((experiment.model, experiment.guide)))

@@ -129,7 +129,7 @@ def fit(
     schedule = Schedule([Stage(steps or 1500)] if stages is None else stages, steps)
     check_stages(schedule.stages, data)
     rates, loss = learning_rates or LearningRates(), loss or Trace_ELBO()
-    check_range("loss.num_particles", getattr(loss, "num_particles", 1), 1, LARGEST_PARTICLES)
+    check_particles(loss)
     check_has_regret(model, guide, schedule.stages)
     device = resolve_device(device)
     folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)
@@ -172,6 +172,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"device: expected one that this machine has, got {device!s} ({reason})") from None
     return resolved
+
+
+def check_particles(loss: Any) -> None:
+    """Raise ConfigError for a loss of so many particles that a step would not end."""
+    check_range("loss.num_particles", getattr(loss, "num_particles", 1), 1, LARGEST_PARTICLES)
 
 
 def rehearse_stages(

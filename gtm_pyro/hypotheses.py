@@ -130,9 +130,8 @@ class HypothesisSearch:
         kinds = [which for which in (replaced, ~replaced) if bool(which.any())]
         found = []
         for which in kinds:
-            whole = bool(which.all())
-            rows = slice(None) if whole else which.nonzero().squeeze(-1)
-            part = landmarks if whole else landmarks.of(rows)
+            rows = which.nonzero().squeeze(-1)
+            part = landmarks if len(kinds) == 1 else landmarks.of(rows)
             turn = None if radius is None else radius[rows]
             found.append(
                 self._search(

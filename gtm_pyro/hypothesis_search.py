@@ -156,7 +156,7 @@ class Search:
     def _grow(self) -> None:
         """Make room for more spots where a map is full."""
         spots = self.own.before.shape[-1]
-        if not self.is_fixed and int(self.own.count.max()) == spots:
+        if not self.is_fixed and int(self.own.spots.max()) == spots:
             room = [(0, 0)] * 2, (0, spots)
             self.own = self.own._replace(
                 spot=np.pad(self.own.spot, [*room[0], (0, 0), room[1]]),

@@ -85,7 +85,7 @@ class Own(NamedTuple):
     :ivar label: the number of each step's content, (B, T), and how many were seen before it, ``found`` (B, T).
     :ivar look: of each step, how likely another place looks alike, and how likely a place looks otherwise, (B, T, 2).
     :ivar noise: variance of the position from which a place is seen, (B, T).
-    :ivar spot: (B, N, D, I), with ``variance`` (B, N, I), and their number ``count`` (B, N).
+    :ivar spot: (B, N, D, I), with ``variance`` (B, N, I), and their number ``spots`` (B, N).
     :ivar last: the last spot of each content, (B, N, P), and of each spot the one of its content ``before`` it,
         (B, N, I); -1 for none.
     :ivar copies: spots of each content, (B, N, P).
@@ -98,7 +98,7 @@ class Own(NamedTuple):
     noise: Array
     spot: Array
     variance: Array
-    count: Array
+    spots: Array
     last: Array
     before: Array
     copies: Array
@@ -213,7 +213,7 @@ def look_at_own(
     :param least: a log likelihood that is surely under it is not worked out, and -inf.
     :param distances: (I,), overwritten.
     """
-    dim, count, label, noise = point.shape[2], own.count[b, n], own.label[b, t], own.noise[b, t]
+    dim, count, label, noise = point.shape[2], own.spots[b, n], own.label[b, t], own.noise[b, t]
     same = t > 0 and label == own.label[b, t - 1]
     here, best, most = stayed if same else 0.0, NOWHERE, 0.0
     i = own.last[b, n, label]
@@ -249,7 +249,7 @@ def look_at_own(
 @inlined
 def _write(own: Own, b: int, n: int, t: int, state: Array, variance: float) -> None:
     """Write a spot at ``state[STATE : STATE + D]``."""
-    i, label, dim = own.count[b, n], own.label[b, t], own.spot.shape[2]
+    i, label, dim = own.spots[b, n], own.label[b, t], own.spot.shape[2]
     own.variance[b, n, i], own.before[b, n, i], own.last[b, n, label] = variance, own.last[b, n, label], i
     for d in range(dim):
         own.spot[b, n, d, i] = state[STATE + d]
@@ -257,15 +257,15 @@ def _write(own: Own, b: int, n: int, t: int, state: Array, variance: float) -> N
             # of either sign, and not small: one spot elsewhere is always seen in the sum
             sign = math.sin(12.9898 * (label + 1) + 78.233 * j)
             own.sketch[b, n, j, d] += (sign + math.copysign(1.0, sign)) * state[STATE + d]
-    own.count[b, n] += 1
+    own.spots[b, n] += 1
     own.copies[b, n, label] += 1
 
 
 @inlined
 def _copy(own: Own, b: int, p: int, n: int, contents: int) -> None:
     """Give hypothesis n the map of p, of the first ``contents`` contents."""
-    count = own.count[b, p]
-    own.count[b, n] = count
+    count = own.spots[b, p]
+    own.spots[b, n] = count
     for d in range(own.spot.shape[2]):
         own.sketch[b, n, 0, d], own.sketch[b, n, 1, d] = own.sketch[b, p, 0, d], own.sketch[b, p, 1, d]
         for i in range(count):
@@ -398,7 +398,7 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
         if size > 1:
             # explanations with one map differ in when the agent slipped between look-alikes: were their weights added,
             # a long stay would speak for look-alikes all around, where slips are not seen
-            join(weights, heap, now, b, STATE, dim, 1e-2 * same, period, own.count, own.sketch, same, is_fixed, mine)
+            join(weights, heap, now, b, STATE, dim, 1e-2 * same, period, own.spots, own.sketch, same, is_fixed, mine)
         total = 0.0
         for n in range(size):
             total += weights[n]

@@ -301,6 +301,13 @@ class LeaksAcrossParticles(Guide):
         return super().z(frames, s.mean(tuple(range(s.dim() - 3)), keepdim=True).expand_as(s) if s.dim() > 3 else s)
 
 
+class LeaksAcrossEpisodes(Guide):
+    """Centres frames by the mean of the batch."""
+
+    def z(self, frames: Tensor, s: Tensor) -> Any:
+        return super().z(frames - frames.mean(0), s)
+
+
 class DefaultDevice(Guide):
     def start(self) -> Tensor:
         return self.shift + torch.zeros(2, dtype=self.shift.dtype)

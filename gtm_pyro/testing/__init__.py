@@ -3,6 +3,7 @@
 ``check_pair(model, guide, episodes)`` runs every check; :class:`PairConformance` is the same as a class of tests.
 """
 
+from gtm_pyro.testing.batches import check_batches
 from gtm_pyro.testing.bound import check_bound
 from gtm_pyro.testing.densities import check_densities, check_log_probs
 from gtm_pyro.testing.evaluating import check_evaluation
@@ -17,6 +18,7 @@ __all__ = [
     "ConformanceError",
     "NotApplicable",
     "PairConformance",
+    "check_batches",
     "check_bound",
     "check_densities",
     "check_devices",

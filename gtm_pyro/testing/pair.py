@@ -8,6 +8,7 @@ from torch import nn
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.own_loops import warn_of_stored_parameters
 from gtm_pyro.reading import Reading
+from gtm_pyro.testing.batches import check_batches
 from gtm_pyro.testing.bound import check_bound
 from gtm_pyro.testing.densities import check_densities, check_log_probs
 from gtm_pyro.testing.evaluating import check_evaluation
@@ -22,6 +23,7 @@ _THEN = (
     check_warnings,
     check_log_probs,
     check_densities,
+    check_batches,
     check_repeatable,
     check_particles,
     check_vectorized_particles,
@@ -130,6 +132,9 @@ class PairConformance:
 
     def test_densities(self) -> None:
         check_densities(*self.make(), self.reading)
+
+    def test_batches(self) -> None:
+        check_batches(*self.make(), self.reading)
 
     def test_finite_gradients(self) -> None:
         check_finite_gradients(*self.make(), self.reading, unused=self.unused)
