@@ -37,28 +37,28 @@ def check_batches(model: Any, guide: Any, episodes: Episodes, reading: Reading |
         episodes = episodes.to(torch.float64)
     whole = dict(zip(("model", "guide"), traces(model, guide, episodes, reading), strict=True))
     for trace in whole.values():
-        for name, node in trace.nodes.items():
+        for name, entry in trace.nodes.items():
+            plate: Any = entry.get("fn")
             # pyro's own name for the indices of a plate
-            if type(node.get("fn")).__name__ == "_Subsample" and len(node["value"]) < node["fn"].size:
+            if type(plate).__name__ == "_Subsample" and (plate.subsample_size or plate.size) < plate.size:
                 raise NotApplicable(f"the plate {name!r} is subsampled")
     last = episodes.batch_size - 1
     for rows in (*([b] for b in range(episodes.batch_size)), list(range(last, -1, -1))):
         part = episodes[torch.tensor(rows, device=episodes.device)]
         for name, program in (("guide", guide), ("model", model)):
             values = {
-                site: _of(rows, node["value"], node, episodes.batch_size, node["fn"].event_dim)
-                for site, node in latent_sites(whole["guide"]).items()
+                key: _of(rows, node["value"], node, episodes.batch_size, node["fn"].event_dim)
+                for key, node in latent_sites(whole["guide"]).items()
             }
             try:
                 drawn = poutine.trace(poutine.condition(program, data=values)).get_trace(part, reading)
             except ConfigError as reason:
                 raise NotApplicable(str(reason)) from None
             drawn.compute_log_prob()
-            for site, node in sample_sites(whole[name]).items():
+            got = sample_sites(drawn)
+            for key, node in sample_sites(whole[name]).items():
                 expected = _of(rows, node["log_prob"], node, episodes.batch_size, 0)
-                _compare(
-                    f"log probability of site {site!r} of the {name}", rows, drawn.nodes[site]["log_prob"], expected
-                )
+                _compare(f"log probability of site {key!r} of the {name}", rows, got[key]["log_prob"], expected)
 
 
 def _of(rows: list[int], values: Tensor, node: dict[str, Any], batch_size: int, event_dim: int) -> Tensor:
