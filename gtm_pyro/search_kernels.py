@@ -340,9 +340,8 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                     if (c == likely[n]) == (others == 1) or not prior[n, c] + most > heap[0]:
                         continue
                     step = step_noise if c < actions else variance
-                    var, stayed = before[b, n, SPREAD] + step, 0.0
+                    var, stayed, scale = before[b, n, SPREAD] + step, 0.0, same if is_fixed else own.noise[b, t]
                     if t > 0 and (rules.again[b, t] or not is_fixed):
-                        scale = rules.same[b] if is_fixed else own.noise[b, t]
                         stayed = _stayed(point, n, c, before, b, step, scale, period)
                     if is_fixed:
                         seen = look_at_landmarks(point, n, c, var, stayed, fixed, b, t, period)
@@ -352,9 +351,9 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                     score[n, c] = prior[n, c] + seen[0]
                     which[n, c], gain[n, c], evidence[n, c] = seen[1], seen[2], seen[3]
                     if seen[1] == STAYED:
-                        # of no more information than the step takes away: what is known stays as it was
-                        gain[n, c] = step / var
-                        evidence[n, c] = before[b, n, SPREAD] * var / step
+                        # so little that, however long the stay, one knows where one is as from one look, no better
+                        evidence[n, c] = scale * (scale + step) / step
+                        gain[n, c] = var / (var + evidence[n, c])
                     if score[n, c] > heap[0]:
                         replace_smallest(heap, score[n, c])
         keep(score, heap[0], parents, b, pick, later)

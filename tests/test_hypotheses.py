@@ -96,7 +96,9 @@ class OwnPlaces:
             self.spots.append((label, s, var))
         elif (stayed > 0.5 and self.labels[t - 1] == label) or not any(near):
             assert self.before is not None
-            s, var = s + (var - self.before[1]) / var * (self.before[0] - s), self.before[1]
+            step = var - self.before[1]
+            gain = var / (var + self.noise * (self.noise + step) / step)
+            s, var = s + gain * (self.before[0] - s), var * (1 - gain)
         else:
             _, at, own = max(
                 known, key=lambda spot: kernel(float((s - spot[1]).square().sum()), max(var - spot[2], 0.0), self.noise)
