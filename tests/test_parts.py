@@ -39,7 +39,7 @@ def test_every_part_at_once_on_the_command_line(tmp_path: Path, monkeypatch: pyt
         "evaluate run",
         "evaluate run --guide Smoothing --out smoothed.json",
         "generate run --steps 8 --num_observed 24 --out generated.npz",
-        "diagnose run --checks khat,coverage,unseen,ppc,loo_pit",
+        "diagnose run --checks khat,coverage,unseen,ppc,pit",
         "localise run --num_episodes 2 --memorised_steps 24 --observed_steps 8",
         "report run",
     ):

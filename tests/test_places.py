@@ -67,7 +67,7 @@ def test_which_agents_have_a_path_in_any_unit(unit: float) -> None:
     torch.manual_seed(0)
     poses = torch.randn(2, 8, 3)
     poses[..., :2] *= unit
-    _, truth = located(torch.randn(2, 8, 3), poses)
+    _, truth = located(torch.randn(2, 8, 3), poses, state_heading=True, pose_heading=True)
     assert truth.equal(relative_poses(poses)[..., :2])
 
 

@@ -168,7 +168,8 @@ def headed(unit: float) -> Episodes:
     actions = torch.eye(3)[torch.randint(3, (4, 20))]
     with torch.no_grad():
         poses = true.rollout(torch.zeros(4, 3), actions, torch.zeros(4, 20, 3))
-    return Episodes(torch.rand(4, 20, 3, 8, 8), actions, 10, poses * torch.tensor([unit, unit, 1.0]))
+    names = ("x", "y", "heading")
+    return Episodes(torch.rand(4, 20, 3, 8, 8), actions, 10, poses * torch.tensor([unit, unit, 1.0]), pose_names=names)
 
 
 def test_the_unit_of_poses_that_are_targets_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
