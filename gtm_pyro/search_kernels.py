@@ -152,12 +152,12 @@ def _at(distance: float, relative: float, noise: float, dim: int) -> float:
 
 
 @inlined
-def _stayed(point: Array, n: int, c: int, before: Array, b: int, step: float, noise: float, period: float) -> float:
-    """How certainly ``point[n, c]`` is the place of the step before, which is ``step`` away in variance."""
-    distance, dim = 0.0, point.shape[2]
-    for d in range(dim):
+def _moved(point: Array, n: int, c: int, before: Array, b: int, period: float) -> float:
+    """Squared distance from ``point[n, c]`` to the place of the step before."""
+    distance = 0.0
+    for d in range(point.shape[2]):
         distance += difference(point[n, c, d], before[b, n, STATE + d], d, period) ** 2
-    return _at(distance, step, noise, dim)
+    return distance
 
 
 @inlined
@@ -341,8 +341,10 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                         continue
                     step = step_noise if c < actions else variance
                     var, stayed, scale = before[b, n, SPREAD] + step, 0.0, same if is_fixed else own.noise[b, t]
+                    moved = 0.0
                     if t > 0 and (rules.again[b, t] or not is_fixed):
-                        stayed = _stayed(point, n, c, before, b, step, scale, period)
+                        moved = _moved(point, n, c, before, b, period)
+                        stayed = _at(moved, step, scale, dim)
                     if is_fixed:
                         seen = look_at_landmarks(point, n, c, var, stayed, fixed, b, t, period)
                     else:
@@ -351,8 +353,10 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                     score[n, c] = prior[n, c] + seen[0]
                     which[n, c], gain[n, c], evidence[n, c] = seen[1], seen[2], seen[3]
                     if seen[1] == STAYED:
-                        # so little that, however long the stay, one knows where one is as from one look, no better
-                        evidence[n, c] = scale * (scale + step) / step
+                        # what was expected says so little that, however long the stay, one knows where one is as from
+                        # one look, no better; where a move was expected, as through a wall, it is a look
+                        told = moved / (scale * (scale + moved)) + step / (scale * (scale + step))
+                        evidence[n, c] = 1 / told
                         gain[n, c] = var / (var + evidence[n, c])
                     if score[n, c] > heap[0]:
                         replace_smallest(heap, score[n, c])
