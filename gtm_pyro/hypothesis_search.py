@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gtm_pyro.hypotheses import Hypotheses, Steps
 from gtm_pyro.landmarks import Landmarks
+from gtm_pyro.own_maps import Own
 from gtm_pyro.search_kernels import (
     EVIDENCE,
     GAIN,
@@ -22,7 +23,6 @@ from gtm_pyro.search_kernels import (
     STATE,
     VARIANCE,
     Fixed,
-    Own,
     Rules,
     Tracks,
     advance,

@@ -15,8 +15,8 @@ from gtm_pyro.guides.spatial import SpatialGuide, TrackingGuide
 from gtm_pyro.landmarks import look, resembling_entries, resembling_steps
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
+from gtm_pyro.own_maps import Own, look_at_own, new_place
 from gtm_pyro.revisits import revisited_steps
-from gtm_pyro.search_kernels import Own, look_at_own, new_place
 from gtm_pyro.transitions import RotatingTranslation, WalledTranslation
 
 TRACKING: list[type[TrackingGuide]] = [LandmarkCorrected, Smoothing, ParticleGuide]
