@@ -21,7 +21,7 @@ _NO_CALL = re.compile(r"Expected '(?P<path>[^']*)' to be a class that instantiat
 # one type of a union that a class is none of; another one may say more
 _OTHER_CLASS = re.compile(r"Import path .*does not (correspond to a subclass of|implement protocol) \w+$")
 _LAST_TYPE = re.compile(
-    r"Expected a \[.*<class '(?P<base>[^']*)'>, <class 'NoneType'>\]\. Got value: (?P<path>[\w.]*)$"
+    r"Expected a \[.*<class '(?P<base>[^']*\.[^']*)'>, <class 'NoneType'>\]\. Got value: (?P<path>\w+(\.\w+)+)$"
 )
 _NO_CLASS = re.compile(r"Not a valid subclass of .+\. Got value: (?P<value>.*)")
 _RESTRICTED = re.compile(r"Not of type (?P<type>\w+):")

@@ -183,6 +183,8 @@ def test_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"loss": "Adam"}, "loss: expected the import path of a class (module.Class), got 'Adam'"),
         ({"evaluation.num_episods": "3"}, "evaluation.num_episods: no such field"),
         ({"evaluation.num_episodes": "0"}, "evaluation.num_episodes: expected a whole number of at least 1, got 0"),
+        ({"clip_norm": "foo"}, "clip_norm: expected float or null, got foo"),
+        ({"evaluation.cell_size": "nan"}, "evaluation.cell_size: expected float or null, got nan"),
         ({"learning_rates.default": "-1"}, "learning_rates: default: expected a number over 0, got -1.0"),
     ],
 )
