@@ -27,7 +27,7 @@ from gtm_pyro.search_kernels import (
     Tracks,
     advance,
 )
-from gtm_pyro.selection import Array, lineages, name_places
+from gtm_pyro.selection import HEADING, Array, lineages, name_places
 from gtm_pyro.transitions import Transition
 
 if TYPE_CHECKING:
@@ -115,6 +115,9 @@ class Search:
             position = self._scaled(landmarks.position)
             # looks at one place by several entries are one look
             apart = position[..., :, None, :] - position[..., None, :, :]
+            if self.unit is not None:  # headings whole turns apart are the same
+                turn = 2 * math.pi * self.unit[..., None, HEADING : HEADING + 1]
+                apart[..., HEADING] -= turn * np.round(apart[..., HEADING] / turn)
             near = np.exp(-(apart**2).sum(-1) / (2 * scales[..., :, None] ** 2)) * np.isfinite(weight)[..., None, :]
             weight = weight - np.log(np.maximum(near.sum(-1), 1.0))
             most = np.logaddexp(np.logaddexp.reduce(weight, -1), background)

@@ -181,13 +181,15 @@ def resembling_entries(sights: Sights, memory: SpatialMemory, num_neighbors: int
     # entries made while the agent stood still are one: they are no reason to leave others out
     entry_noise = loc.new_full(stored["loc"].shape[:-2], _LEAST_NOISE)
     fresh = ~same_as_before(stored["loc"], stored["scale"], entry_noise)
-    number = min(num_neighbors, int(fresh.sum(-1).amin()))
-    found = content.read(loc, number, None if bool(fresh.all()) else fresh.unsqueeze(-2).expand(*loc.shape[:-1], -1))
+    allowed = None if bool(fresh.all()) else fresh.unsqueeze(-2).expand(*loc.shape[:-1], -1)
+    found = content.read(loc, min(num_neighbors, memory.num_entries), allowed)
+    left_out = found.squared_distance.isinf()  # where a map has fewer
     near = found.values["loc"], found.values["scale"]
-    noise = look_noise(_deviation(loc, scale, *near).amin(-1))
+    noise = look_noise(_deviation(loc, scale, *near).masked_fill(left_out, torch.inf).amin(-1))
     share = fresh.to(loc.dtype) / fresh.sum(-1, keepdim=True)
     moments = _moments(stored["loc"], stored["scale"], share)
     weight = _log_resemblance(loc, scale, *near, *moments, noise[..., None, None, None], alias)
+    weight = weight.masked_fill(left_out, -torch.inf)
     again = same_as_before(loc, scale, noise)
     return Landmarks(weight, torch.zeros_like(loc[..., 0]), position=found.values["position"], again=again)
 

@@ -20,6 +20,10 @@ _LIKE = 0.6
 _MOVES = 2.0
 # consecutive views that differ by less than this share of what any do are one view
 _STILL = 1e-2
+# of encodings' squares: what rounding leaves of no difference, in float32
+_ROUNDING = 1e-10
+# differences so much over the median exceed it: rounding, which depends on the batch, tells no pairs apart
+_OVER = 1.001
 # no look at a place is more exact than this, in moves
 _EXACT = 0.25
 
@@ -37,7 +41,7 @@ def revisited_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     # an agent that stands still sees no other views
     moved = _moved(loc)
     pairs = torch.where(moved.unsqueeze(-1) & moved.unsqueeze(-2), gap, torch.nan)
-    unlike = gap > pairs.flatten(1).nanmedian(-1).values[:, None, None]
+    unlike = gap > _OVER * pairs.flatten(1).nanmedian(-1).values[:, None, None] + _rounding(loc)[:, None, None]
     time = torch.arange(loc.shape[1], device=loc.device)
     # of each step the last earlier one with an unlike view; -1 for none
     left = torch.where(unlike & (time < time.unsqueeze(-1)), time, -1).amax(-1)
@@ -71,7 +75,7 @@ def _likeness(gap: Tensor, loc: Tensor, alias: float) -> tuple[Tensor, Tensor]:
 
     The views of consecutive steps are one move apart and say what a difference means.
     """
-    usual = _consecutive(loc).view(-1, *(1,) * (gap.dim() - 1))
+    usual = torch.maximum(_consecutive(loc), 10 * _rounding(loc)).view(-1, *(1,) * (gap.dim() - 1))
     share = gap / usual.clamp_min(torch.finfo(gap.dtype).tiny)
     weight = torch.where(share < _LIKE, -math.log(alias), -torch.inf).to(gap)
     return weight, (_MOVES * torch.where(share < _LIKE, share, 1.0)).clamp_min(_EXACT)
@@ -91,7 +95,13 @@ def _moved(loc: Tensor) -> Tensor:
     first = torch.ones_like(loc[:, :1, 0], dtype=torch.bool)
     if not steps.shape[1]:
         return first
-    return torch.cat([first, steps > _STILL * steps.amax(-1, keepdim=True)], 1)
+    least = torch.maximum(_STILL * steps.amax(-1), _rounding(loc))
+    return torch.cat([first, steps > least.unsqueeze(-1)], 1)
+
+
+def _rounding(loc: Tensor) -> Tensor:
+    """Squared differences up to which encodings ``(batch, T, D)`` are the same, ``(batch,)``."""
+    return _ROUNDING * loc.square().sum(-1).amax(-1)
 
 
 def _differences(a: Tensor, b: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 from gtm_pyro.data import ImageNavigation
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
-from gtm_pyro.guides.spatial import SpatialGuide
-from gtm_pyro.hypotheses import HypothesisSearch
+from gtm_pyro.guides.spatial import SpatialGuide, TrackingGuide
+from gtm_pyro.hypotheses import HypothesisSearch, turning_radius, typical_move
+from gtm_pyro.hypothesis_search import Search
 from gtm_pyro.keys import HeadingKeys
 from gtm_pyro.landmarks import Landmarks
 from gtm_pyro.models import GTMSM
@@ -120,3 +121,59 @@ def test_one_hot_actions_may_be_replaced_beside_others_that_are_not() -> None:
         for one, other in zip(alone.steps, whole.steps, strict=True):
             assert torch.equal(one, other[b : b + 1])
         assert torch.equal(alone.online.states, whole.online.states[b : b + 1])
+
+
+@torch.no_grad()
+def test_a_map_made_standing_still_takes_nothing_from_the_map_of_another_episode() -> None:
+    """One map an episode; a frame is known at two places of the first map, the second one knows a single frame."""
+    torch.manual_seed(0)
+    frames, f = torch.rand(4, 3, 8, 8), Translation(5)
+    f.displacement.copy_(torch.tensor([[0.0, 0.0, -1.0, 1.0, 0.0], [1.0, -1.0, 0.0, 0.0, 0.0]]))
+    model = GTMSM(f)
+    keys = torch.stack([torch.arange(5.0), torch.zeros(5)], -1) * torch.tensor([1.0, 0.0])[:, None, None]
+    seen = frames[torch.tensor([[0, 1, 2, 1, 3], [0, 0, 0, 0, 0]])]
+    episodes = Episodes(frames[torch.tensor([[1, 2], [0, 0]])], torch.eye(5)[torch.tensor([[4, 3], [4, 4]])], 2)
+
+    def found(rows: slice) -> Tensor:
+        memory = model.remember(keys[rows], seen[rows])
+        particles = ParticleGuide(model, 16, memory=memory, anywhere=True).eval().filter(episodes[rows])
+        return (particles.log_weight[0, 0].exp() * (particles.loc[0, 0, :, 0] > 2)).sum()
+
+    assert float(found(slice(0, 1))) == pytest.approx(0.5, abs=0.01)
+    assert float(found(slice(0, 2))) == pytest.approx(0.5, abs=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guide", [LandmarkCorrected, Smoothing])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_view_that_never_changes_is_on_a_map_or_not_whatever_rounding_says(
+    guide: type[TrackingGuide], dtype: torch.dtype
+) -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        frames = torch.rand(5, 1, 3, 8, 8, dtype=dtype).expand(-1, 6, -1, -1, -1).contiguous()
+        model = GTMSM(moved(RotatingTranslation), keys=HeadingKeys()).to(dtype)
+        memory = model.remember(torch.zeros(1, 6, 3, dtype=dtype), frames[:1])
+        episodes = Episodes(frames, torch.eye(3, dtype=dtype)[1].expand(5, 6, -1), 6)
+        made = guide(model, memory=memory).eval()
+        landmarks = model.landmarks(frames, memory)
+        assert bool(landmarks.log_weight[0].isfinite().all()) and not bool(landmarks.log_weight[1:].isfinite().any())
+        for b in range(5):
+            one = path_of(made, episodes[b : b + 1])
+            assert_same([part[b : b + 1] for part in path_of(made, episodes)], one)
+
+
+def test_entries_whole_turns_apart_are_one_look() -> None:
+    f, actions = moved(RotatingTranslation), torch.eye(3)[[0, 0, 0]].unsqueeze(0)
+    radius = turning_radius(f, actions)
+    position = torch.zeros(1, 3, 3, 3)
+    position[:, :, 0, 0] = 5.0
+    looks = []
+    for turn in (0.0, 2 * math.pi, -6 * math.pi):
+        position[:, :, 2, 2] = turn
+        landmarks = Landmarks(torch.zeros(1, 3, 3), torch.zeros(1, 3), position, moves=torch.full((1, 3, 3), 0.25))
+        move = typical_move(f, actions, radius)
+        looks.append(Search(HypothesisSearch(8), f, actions, landmarks, False, move, radius=radius).fixed.weight[0, 0])
+    assert looks[0].tolist() == pytest.approx([0.0, -math.log(2), -math.log(2)], abs=1e-6)
+    for look in looks[1:]:
+        assert look.tolist() == pytest.approx(looks[0].tolist(), abs=1e-4)
