@@ -96,8 +96,9 @@ def look_at_own(
     """The same for the spots of a map of one's own.
 
     The agent at s is at the place of spot i with probability w_i = (noise / v)^(D/2) exp(-|s - s_i|² / 2v), v the
-    variance of s - s_i and the noise, and 0 beyond 4.5 deviations; if these sum to over 1 they are divided by the sum
-    W. Where it was at the step before is a spot as well. With g of ``new_place`` and e the overlap, the content c is seen with probability
+    variance of s - s_i and the noise, and 0 beyond 4.5 deviations; if these sum to over 1 they are divided by their
+    sum W. Where it was at the step before is a spot as well. With g of ``new_place`` and e the overlap, the content c
+    is seen with probability
 
         p(c | s) = sum_i w_i ((1 - e) [c_i = c] + e g(c)) + (1 - min(W, 1)) g(c),
 
