@@ -89,12 +89,15 @@ class HypothesisSearch:
         say it in state units.
     :param kidnap: probability, at each step, of being moved to a landmark without an action.
     :param overlap: probability that the frame of one place is seen at another place's position.
+    :param every_look: let frames that show the same again, while the agent stands still or pushes against a wall, be
+        measurements of where it is, each as good as the first. It makes a path too sure; walls are learnt from it.
     """
 
     num_hypotheses: int = 256
     landmark_scale: float = 0.2
     kidnap: float = 0.0
     overlap: float = 1e-3
+    every_look: bool = False
 
     def __post_init__(self) -> None:
         check_positive(num_hypotheses=self.num_hypotheses, landmark_scale=self.landmark_scale, overlap=self.overlap)

@@ -138,7 +138,7 @@ class Search:
             label, found, look, np.ascontiguousarray(scales[..., 0] ** 2), np.zeros((*room, dim, spots)),
             np.zeros((*room, spots)), np.zeros((self.batch, self.size), np.int64),
             np.full((*room, contents), -1), np.full((*room, spots), -1), np.zeros((*room, contents), np.int64),
-            np.zeros((self.batch, self.size, 2, dim)),
+            np.zeros((self.batch, self.size, 2, dim)), self.settings.every_look,
         )  # fmt: skip
         same: Array = scales[:, 0, 0] ** 2
         return same

@@ -26,6 +26,7 @@ class Own(NamedTuple):
     :ivar last: the last spot of each content, (B, N, P), and of each spot the one of its content ``before`` it,
         (B, N, I); -1 for none.
     :ivar copies: spots of each content, (B, N, P).
+    :ivar every_look: whether frames that show the same again are measurements too.
     :ivar sketch: two random sums over a map's spots, (B, N, 2, D): equal for equal maps.
     """
 
@@ -40,6 +41,7 @@ class Own(NamedTuple):
     before: Array
     copies: Array
     sketch: Array
+    every_look: bool
 
 
 @inlined
@@ -135,7 +137,7 @@ def look_at_own(
     likelihood = math.log(share * (here * (1 - overlap) + everything * overlap * new) + unknown * new + 1e-300)
     if not share * here * (1 - overlap) > (unknown + share * everything * overlap) * new:
         return likelihood, NOWHERE, 0.0, np.inf
-    if best == NOWHERE or (same and stayed > 0.5):
+    if best == NOWHERE or (same and stayed > 0.5 and not own.every_look):
         return likelihood, STAYED, 0.0, np.inf
     relative = max(var - own.variance[b, n, best], 0.0)
     return likelihood, best, relative / (relative + noise), noise + own.variance[b, n, best]

@@ -64,7 +64,8 @@ class TrackingGuide(SpatialGuide):
     ) -> None:
         super().__init__(model)
         self.search = HypothesisSearch(num_hypotheses, kidnap=kidnap)
-        self.training_search = HypothesisSearch(min(training_hypotheses, num_hypotheses), kidnap=kidnap)
+        few = min(training_hypotheses, num_hypotheses)
+        self.training_search = HypothesisSearch(few, kidnap=kidnap, every_look=True)
         self.memory, self.anywhere = memory, anywhere
 
     def start(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
