@@ -221,14 +221,24 @@ def typical_move(transition: Transition, actions: Tensor, radius: Tensor | None 
     :param actions: ``(batch, T, action_dim)``.
     :param radius: the length of a turn of one radian, ``(batch,)``; None where no coordinate is a heading.
     """
-    origin = actions.new_zeros(transition.state_dim)
-    free = getattr(transition, "moves", lambda a: transition.loc(origin, transition.controls(a)) - origin)
-    moves = free(actions)[:, 1:].detach() if radius is not None else free(actions[:, 1:]).detach()
-    if radius is not None:
-        moves = moves * torch.stack([torch.ones_like(radius), torch.ones_like(radius), radius], -1).unsqueeze(1)
+    moves = free_moves(transition, actions, radius)[:, 1:]
     if not moves.shape[1]:
         return actions.new_ones(len(actions))
     length = moves.norm(dim=-1)
     moving = length > 0.1 * length.amax(-1, keepdim=True)
     square = (length.square() * moving).sum(-1) / moving.sum(-1).clamp_min(1)
     return torch.where(moving.any(-1), square.sqrt(), 1.0)
+
+
+def free_moves(transition: Transition, actions: Tensor, radius: Tensor | None = None) -> Tensor:
+    """Where actions lead from the origin if nothing is in the way, ``(batch, T, state_dim)``.
+
+    :param actions: ``(batch, T, action_dim)``.
+    :param radius: as of :func:`typical_move`: headings are in state units.
+    """
+    origin = actions.new_zeros(transition.state_dim)
+    free = getattr(transition, "moves", lambda a: transition.loc(origin, transition.controls(a)) - origin)
+    moves: Tensor = free(actions).detach()
+    if radius is None:
+        return moves
+    return moves * torch.stack([torch.ones_like(radius), torch.ones_like(radius), radius], -1).unsqueeze(1)

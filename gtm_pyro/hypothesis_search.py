@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtm_pyro.hypotheses import Hypotheses, Steps
+from gtm_pyro.hypotheses import Hypotheses, Steps, free_moves
 from gtm_pyro.landmarks import Landmarks
 from gtm_pyro.own_maps import Own
 from gtm_pyro.search_kernels import (
@@ -21,6 +21,7 @@ from gtm_pyro.search_kernels import (
     PICK,
     SPREAD,
     STATE,
+    STILL,
     VARIANCE,
     Fixed,
     Rules,
@@ -91,12 +92,26 @@ class Search:
         options, dim = prior.shape[-1], transition.state_dim
         same = self._read(landmarks, move if landmarks.moves is not None else move * settings.landmark_scale)
         period = 0 * ones if turn is None else 2 * math.pi * turn
-        self.rules = Rules(prior, self.noise, slip_noise, same, period, self.again, elsewhere, settings.kidnap)
+        moves = self._moves(move, radius)
+        self.rules = Rules(prior, moves, self.noise, slip_noise, same, period, self.again, elsewhere, settings.kidnap)
         self.tracks = Tracks(
             np.zeros((self.steps, self.batch, self.size, STATE + 2 * dim)),
             np.zeros((self.steps, self.batch, self.size), np.int64),
             np.zeros((self.steps, self.batch), np.int64),
             np.zeros((self.batch, self.size, options, dim)),
+        )
+
+    def _moves(self, move: Tensor, radius: Tensor | None) -> Array:
+        """Whether actions displace the agent by a tenth of a typical move or more, (batch, T, options)."""
+        actions = self.actions
+        if self.replaced:
+            actions = torch.diag(self.transition.action_unit).expand(self.batch, -1, -1)
+        length = free_moves(self.transition, actions, None if radius is None else radius.cpu().double()).norm(dim=-1)
+        moves = _array(length) > 0.1 * _array(move)[:, None]
+        return (
+            np.broadcast_to(moves[:, None], (self.batch, self.steps, moves.shape[-1])).copy()
+            if self.replaced
+            else moves[..., None]
         )
 
     def _read(self, landmarks: Landmarks, scale: Tensor) -> Array:
@@ -179,7 +194,11 @@ class Search:
             q[:, 1 : 1 + few] = np.take_along_axis(position[:, 0], order[..., None], 1)
             before[:, 1 : 1 + few, LOG_WEIGHT] = np.take_along_axis(weight[:, 0], order, 1)
         still = self.rules._replace(
-            log_prior=np.zeros((self.batch, 1, 1)), step_noise=0 * self.noise, slip=0.0, kidnap=0.0
+            log_prior=np.zeros((self.batch, 1, 1)),
+            moves=self.rules.moves[..., :1].copy(),
+            step_noise=0 * self.noise,
+            slip=0.0,
+            kidnap=0.0,
         )
         advance(0, q[:, :, None], still, self.tracks, self.is_fixed, self.fixed, self.own)
         self.tracks.record[0, ..., VARIANCE] = self.noise[:, None]
@@ -265,6 +284,10 @@ class Search:
             kept = pick >= len(options)  # a jump is no action
             kept[..., 0] = True
             carried = torch.where(kept.unsqueeze(-1), carried, options[pick.clamp_max(len(options) - 1)])
+        if not self.transition.heading:
+            # who stayed did not move at all, whatever the transition has learnt of such actions; with momentum, an
+            # action bears on later steps too
+            carried = torch.where(record[..., STILL, None] > 0, 0.0, carried)
         return Steps(
             actions=carried,
             target=self._unscaled(record[..., STATE + dim :]),

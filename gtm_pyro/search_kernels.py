@@ -31,13 +31,14 @@ JUMPS = 3
 # variance of a jump, in units of a slip's: it forgets where it began
 JUMP = 100.0
 # what is recorded of each hypothesis, then its state and its target, each of D numbers
-EVIDENCE, VARIANCE, SPREAD, GAIN, LOG_WEIGHT, PICK, STATE = range(7)
+EVIDENCE, VARIANCE, SPREAD, GAIN, LOG_WEIGHT, PICK, STILL, STATE = range(8)
 
 
 class Rules(NamedTuple):
     """What is the same for all hypotheses of an episode.
 
     :ivar log_prior: of the actions, (B, T, A).
+    :ivar moves: whether they displace the agent where nothing is in the way, (B, T, A).
     :ivar step_noise: variance of a step, (B,); ``slip_noise`` (B,) that of a slip.
     :ivar same: squared distance up to which positions are the same place, (B,).
     :ivar period: of a heading, in the unit of positions, (B,); 0 for states without one.
@@ -46,6 +47,7 @@ class Rules(NamedTuple):
     """
 
     log_prior: Array
+    moves: Array
     step_noise: Array
     slip_noise: Array
     same: Array
@@ -195,11 +197,9 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                         seen = look_at_own(point, n, c, var, stayed, own, b, t, period, least, distances)
                     score[n, c] = prior[n, c] + seen[0]
                     which[n, c], gain[n, c], evidence[n, c] = seen[1], seen[2], seen[3]
-                    if seen[1] == STAYED:
-                        # what was expected says so little that, however long the stay, one knows where one is as from
-                        # one look, no better; where a move was expected, as through a wall, it is a look
-                        told = moved / (scale * (scale + moved)) + step / (scale * (scale + step))
-                        evidence[n, c] = 1 / told
+                    if seen[1] == STAYED and moved > 0 and (c >= actions or rules.moves[b, t, c]):
+                        # that a move led nowhere, as at a wall, says so much about it as it was not expected
+                        evidence[n, c] = scale * (scale + moved) / moved
                         gain[n, c] = var / (var + evidence[n, c])
                     if score[n, c] > heap[0]:
                         replace_smallest(heap, score[n, c])
@@ -223,8 +223,10 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
             pinned = c >= actions and variance > step_noise
             if pinned:
                 now[b, n, EVIDENCE] = step_noise
+            still = mark == STAYED and c < actions and not rules.moves[b, t, c]
+            now[b, n, STILL] = still
             for d in range(dim):
-                at = target = point[p, c, d]
+                at = target = before[b, p, STATE + d] if still else point[p, c, d]
                 if evidence[p, c] < np.inf:
                     if mark == STAYED:
                         target = before[b, p, STATE + d]

@@ -96,9 +96,8 @@ class OwnPlaces:
             self.spots.append((label, s, var))
         elif (stayed > 0.5 and self.labels[t - 1] == label) or not any(near):
             assert self.before is not None
-            step, moved = var - self.before[1], float((s - self.before[0]).square().sum())
-            told = sum(x / (self.noise * (self.noise + x)) for x in (moved, step))
-            gain = var / (var + 1 / told)
+            moved = float((s - self.before[0]).square().sum())
+            gain = var / (var + self.noise * (self.noise + moved) / moved)
             s, var = s + gain * (self.before[0] - s), var * (1 - gain)
         else:
             _, at, own = max(

@@ -104,6 +104,35 @@ def test_an_agent_that_stands_still_stays_where_it_is(guide: type[SpatialGuide],
     assert float((path - true).norm(dim=-1).amax()) < 5 * 1e-3 * math.sqrt(2 * (stays + 5))
 
 
+@pytest.mark.parametrize("guide", TRACKING)
+def test_a_stay_that_was_learnt_as_a_small_move_is_none(guide: type[TrackingGuide]) -> None:
+    """M of "stay" is 0.001 after a training; 500 of them would lead half a cell away."""
+    frames = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    made = model()
+    with torch.no_grad():
+        made.transition.displacement[0, STAY] = 1e-3
+    order, actions = [0] * 501 + [1] * 4, [STAY] * 501 + [RIGHT] + [STAY] * 3
+    path = mean_path(guide(made).eval(), episode(order, actions, frames))
+    assert float(path[500].norm()) < 5e-3 * math.sqrt(1000) and float((path[501] - path[500])[0]) == pytest.approx(
+        1, abs=0.02
+    )
+
+
+@pytest.mark.parametrize("guide", [LandmarkCorrected, Smoothing])
+def test_standing_still_at_a_new_place_tells_nothing_of_where_it_is(guide: type[TrackingGuide]) -> None:
+    """20 moves to new places, then n stays: the position has the variance of 20 steps, whatever n."""
+    frames = torch.rand(30, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    made = model(scale=0.05)
+    made.transition.slip.fill_(0.0)
+    for stays in (0, 100):
+        seen = episode([*range(20), *[19] * stays], [RIGHT] * 20 + [STAY] * stays, frames)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            draws = guide(made).eval().path(seen).sample((4000,)).squeeze(2)[:, 0, 19]
+        # four standard errors of a deviation of 8,000 numbers: a false alarm in 15,000
+        assert float(draws.var(0).mean().sqrt()) == pytest.approx(0.05 * math.sqrt(19), rel=4 / math.sqrt(2 * 8000))
+
+
 def walk(steps: int = 60, seed: int = 0) -> tuple[list[int], list[int], Tensor, Tensor]:
     """On a 4 x 4 grid without walls, places as cells mod 4, with slips: cells, commands, positions, frames."""
     generator = torch.Generator().manual_seed(seed)
