@@ -52,6 +52,7 @@ METRIC_NAMES = (
     "localisation_rmse_tracked_end",
     "regret",
     "regret_by_chance",
+    "familiar_share",
     "elbo",
     "iwae",
     "kl_per_step",
@@ -160,9 +161,9 @@ def evaluate(
       after the best similarity fit; ``_last_32``: the affine fit, over the last 32 predicted steps.
       ``_memorised_path``: steps 1 to tau, whose frames the guide sees, after the best affine fit of those steps alone;
       ``_tracked_end``: that fit at step tau.
-    * ``regret``: what it costs to weigh memory entries by place, in nats a frame, the median over the half of the
-      predicted steps that look most like a memorised one; ``regret_by_chance``: at places of other steps. They tell
-      without true poses whether the map was found: see :func:`gtm_pyro.map_verdict.doubt`.
+    * ``familiar_share``: of the predicted steps, those whose frame is nearly a memorised one. ``regret``: what it costs
+      to weigh memory entries by place at such steps, in nats a frame, the median; ``regret_by_chance``: at places of
+      other steps. They tell without true poses whether the map was found: see :func:`gtm_pyro.map_verdict.doubt`.
     * ``elbo``, ``kl_per_step``, ``iwae``: nats a predicted frame, of log p(x_{tau+1:T} | x_{1:tau}, a); ``iwae`` is
       ``elbo`` and the mean gain of ``iwae_particles`` over one particle on the first ``iwae_episodes`` episodes.
 

@@ -152,7 +152,8 @@ def resembling_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     near = _take(loc, nearest).unsqueeze(-2), _take(scale, nearest).unsqueeze(-2)
     own = loc.unsqueeze(-2), scale.unsqueeze(-2)
     deviation = _deviation(loc, scale, *near).squeeze(-1).gather(1, number).masked_fill(again, 0.0)
-    noise = look_noise(deviation[:, 1:])
+    moved = (sights.each[0].diff(dim=1) != 0).any(-1)
+    noise = look_noise(deviation[:, 1:], moved)
     # an agent that stands still sees no more of the world
     counted = (~same_as_before(*sights.each, noise)).to(loc.dtype)
     share = torch.zeros_like(loc[..., 0]).scatter_add_(1, number, counted)
@@ -206,18 +207,22 @@ def same_as_before(loc: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
     return torch.cat([first, deviation <= 2 * noise.unsqueeze(-1)], -1)
 
 
-def look_noise(deviation: Tensor) -> Tensor:
+def look_noise(deviation: Tensor, moved: Tensor | None = None) -> Tensor:
     """How far two looks at one place differ: a share of the variance of their posteriors, in [1e-3, 1], ``(*batch)``.
 
-    A fifth of all steps, at least, are taken to be at a place that was seen before: an agent that stays or is blocked
+    Where an agent that moved sees exactly what was seen before, looks do not differ, and it is the smallest. Otherwise
+    a fifth of all steps, at least, are taken to be at a place that was seen before: an agent that stays or is blocked
     sees the same again.
 
     :param deviation: mean squared difference of each step's encoding from the nearest one, in units of the variance of
         the two posteriors, ``(*batch, T)``.
+    :param moved: whether the frame is not that of the step before, ``(*batch, T)``; a video may repeat frames.
     """
     if not deviation.shape[-1]:
         return deviation.new_ones(deviation.shape[:-1])
-    return (1.5 * deviation.quantile(0.2, -1)).clamp(_LEAST_NOISE, 1.0)
+    noise = (1.5 * deviation.quantile(0.2, -1)).clamp(_LEAST_NOISE, 1.0)
+    exact = deviation == 0 if moved is None else (deviation == 0) & moved
+    return torch.where(exact.any(-1), _LEAST_NOISE, noise)
 
 
 def content_memory(encodings: Tensor) -> SpatialMemory:

@@ -16,6 +16,11 @@ from gtm_pyro.transition_search import differences
 MAX_SHARE = 0.1
 """Of the regret at places of other steps: with the map up to 0.01 of it, without 0.4 to 2 (docs/training.md)."""
 _TELLS = 0.02  # nats; with less than that at places of other steps, encodings do not tell frames apart
+_SAME = (
+    0.02  # of the median difference of an episode's memorised frames: up to it, a frame is taken for a memorised one
+)
+_FEWEST = 8  # of such steps, under which regrets say nothing
+_FAMILIAR = 0.5  # share of such steps, under which predictions need not be better than the mean memorised frame
 _NEEDED = ("remember", "imagine", "encoder", "decoder")
 
 
@@ -24,7 +29,8 @@ class Regrets(NamedTuple):
 
     :param own: ``model.regret`` at its state.
     :param by_chance: at the state of another one: of the next episode, half of the predicted steps later.
-    :param unlike: how much its frame differs from the memorised frame most like it, as a mean square.
+    :param unlike: how much its frame differs from the memorised frame most like it, as a mean square, over the median
+        of that of two memorised frames.
     """
 
     own: Tensor
@@ -32,11 +38,15 @@ class Regrets(NamedTuple):
     unlike: Tensor
 
     def measures(self) -> dict[str, float]:
-        """Medians over the half of the steps most like a memorised one, for others are of places not yet seen."""
-        seen = self.unlike <= self.unlike.median()
-        # a single step has no other one
-        chance = float(self.by_chance[seen].median()) if self.own.numel() > 1 else math.nan
-        return {"regret": float(self.own[seen].median()), "regret_by_chance": chance}
+        """Medians over familiar steps, whose frame is nearly a memorised one, half of all at most; NaN where there are
+        fewer than eight. ``familiar_share``: of the predicted steps."""
+        familiar = self.unlike <= _SAME
+        share = {"familiar_share": float(familiar.double().mean())}
+        seen = familiar & (self.unlike <= self.unlike.median())
+        if int(seen.sum()) < _FEWEST:
+            return share | {"regret": math.nan, "regret_by_chance": math.nan}
+        medians = {"regret": self.own[seen].median(), "regret_by_chance": self.by_chance[seen].median()}
+        return share | {name: float(value) for name, value in medians.items()}
 
 
 def regrets(model: Any, states: Tensor, episodes: Episodes) -> Regrets:
@@ -45,7 +55,9 @@ def regrets(model: Any, states: Tensor, episodes: Episodes) -> Regrets:
     :param states: of all steps, ``(batch, T, state_dim)``.
     """
     tau = episodes.num_observed
-    unlike = differences(episodes.frames, tau).predicted.amin(-1)
+    apart = differences(episodes.frames, tau)
+    usual = apart.memorised.flatten(1).median(-1).values.clamp_min(torch.finfo(apart.memorised.dtype).tiny)
+    unlike = apart.predicted.amin(-1) / usual.unsqueeze(-1)
     if not hasattr(model, "regret"):
         unknown = torch.full_like(unlike, math.nan)
         return Regrets(unknown, unknown, unlike)
@@ -91,6 +103,8 @@ def doubt(metrics: Mapping[str, float | None]) -> str | None:
             f"{regret:.3g} nats a frame at the median, and {chance:.3g} at places of other steps; with the map found, "
             "it is a small part of that."
         )
+    if known.get("familiar_share", 1.0) < _FAMILIAR:
+        return None
     if "mse" in known and known["mse"] >= known.get("mean_frame_mse_all", math.inf):
         return (
             "Nothing shows that it has found the map: predicted frames are off by as much as the mean memorised frame "

@@ -202,6 +202,9 @@ MEASURES = (
     ),
     Measure("regret_by_chance", "... at places by chance", "the same at places of other predicted steps"),
     Measure(
+        "familiar_share", "... of steps", "share of predicted frames that are nearly memorised ones: both are of these"
+    ),
+    Measure(
         "elbo",
         "ELBO (nats a frame)",
         "lower bound on the log density of the predicted frames, one draw of the guide",

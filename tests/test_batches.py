@@ -57,7 +57,7 @@ def pair(kind: type[Transition]) -> tuple[GTMSM, Episodes]:
 
 @torch.no_grad()
 def path_of(guide: SpatialGuide, episodes: Episodes) -> list[Tensor]:
-    """Everything that a path is made of, and its density at one of its draws."""
+    """Everything that a path is made of."""
     path: Any = guide.path(episodes)
     parts = path.paths if isinstance(guide, ParticleGuide) else path
     made = [parts.actions, *(getattr(parts, name) for name in ("target", "gain", "scale") if hasattr(parts, name))]

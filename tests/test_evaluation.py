@@ -246,7 +246,7 @@ def test_without_poses_only_measures_of_frames_and_bounds_are_known(tmp_path):
     result = evaluate(*poor(), without_poses(walk()))
     known = {name for name, value in result.metrics.items() if math.isfinite(value)}
     assert known == {"mse", "reconstruction_mse_all", "mean_frame_mse_all", "elbo", "iwae", "kl_per_step", "regret",
-                     "regret_by_chance", "num_episodes", "num_observed", "num_predicted"}  # fmt: skip
+                     "regret_by_chance", "familiar_share", "num_episodes", "num_observed", "num_predicted"}  # fmt: skip
     assert result.affine is result.similarity is result.visited is result.aligned_states is None
     result.save(tmp_path / "evaluation.json")
     saved = json.loads((tmp_path / "evaluation.json").read_text())

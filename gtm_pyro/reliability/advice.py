@@ -172,9 +172,14 @@ def _ppc(n: Numbers, guide: str) -> str:
     if "neighbour_difference" not in off:
         return f"{said}: figures/ppc.png shows by how much."
     more = n["ppc_replicated_neighbour_difference"] > n["ppc_observed_neighbour_difference"]
+    if more:
+        return (
+            f"{said}: they are grainier than real ones; the decoder's noise scale is larger than what differs from pixel "
+            "to pixel. If residuals are larger still (check pit), frames are off as wholes: train longer, and then set it."
+        )
     return (
-        f"{said}: they are {'grainier' if more else 'smoother'} than real ones; the decoder's noise scale is too "
-        f"{'large' if more else 'small'}, or its frames are too {'sharp' if more else 'blurred'}: set it or learn it."
+        f"{said}: they are smoother than real ones; the decoder's noise scale is too small, or its frames are too blurred: "
+        "set it or learn it."
     )
 
 
