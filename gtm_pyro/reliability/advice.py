@@ -174,12 +174,12 @@ def _ppc(n: Numbers, guide: str) -> str:
     more = n["ppc_replicated_neighbour_difference"] > n["ppc_observed_neighbour_difference"]
     if more:
         return (
-            f"{said}: they are grainier than real ones; the decoder's noise scale is larger than what differs from pixel "
-            "to pixel. If residuals are larger still (check pit), frames are off as wholes: train longer, and then set it."
+            f"{said}: they are grainier than real ones; the decoder's noise scale is larger than what differs from "
+            "pixel to pixel. If residuals are larger still (check pit), frames are off as wholes: train longer, then set it."
         )
     return (
-        f"{said}: they are smoother than real ones; the decoder's noise scale is too small, or its frames are too blurred: "
-        "set it or learn it."
+        f"{said}: they are smoother than real ones; the decoder's noise scale is too small, or its frames are too "
+        "blurred: set it or learn it."
     )
 
 
