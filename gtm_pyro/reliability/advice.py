@@ -175,7 +175,7 @@ def _ppc(n: Numbers, guide: str) -> str:
     if more:
         return (
             f"{said}: they are grainier than real ones; the decoder's noise scale is larger than what differs from "
-            "pixel to pixel. Where residuals are larger still (check pit), frames are off as wholes: train longer first."
+            "pixel to pixel. Where residuals are larger still (check pit), frames are off as wholes: train longer."
         )
     return (
         f"{said}: they are smoother than real ones; the decoder's noise scale is too small, or its frames are too "
