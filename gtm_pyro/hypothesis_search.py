@@ -146,6 +146,9 @@ class Search:
             none = np.zeros((*shape, dim))
             self.fixed = Fixed(none, weight, scales, background, background)
             label, found, look = self._contents(weight, landmarks.index.cpu().numpy())
+            self.again[:, 1:] = label[:, 1:] == label[:, :-1]
+            if landmarks.again is not None:
+                self.again &= landmarks.again.cpu().numpy()
             room = self.batch, self.size
         contents = int(label.max()) + 1
         spots = min(self.steps, contents + _SPARE)

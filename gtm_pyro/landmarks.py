@@ -34,7 +34,7 @@ class Landmarks:
         scalar; None leaves it to the guide.
     :param moves: the same in typical moves, ``(*batch, T, K)``, where ``scale`` is None.
     :param again: whether a frame shows what the frame before it shows, ``(*batch, T)`` booleans: for an agent that
-        stayed it says nothing new. None where it is not known; of an episode's own steps, landmarks tell.
+        stayed it says nothing new. None: of an episode's own steps, where both resemble the same one; otherwise never.
     :raises EpisodesError: neither or both of ``position`` and ``index``, or shapes that do not fit.
     """
 

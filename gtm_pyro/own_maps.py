@@ -92,8 +92,8 @@ def at_place(distance: float, relative: float, noise: float, dim: int) -> float:
 
 @inlined
 def look_at_own(
-    point: Array, n: int, c: int, var: float, stayed: float, own: Own, b: int, t: int, period: float, least: float,
-    distances: Array,
+    point: Array, n: int, c: int, var: float, stayed: float, again: bool, own: Own, b: int, t: int, period: float,
+    least: float, distances: Array,
 ) -> tuple[float, int, float, float]:  # fmt: skip
     """The same for the spots of a map of one's own.
 
@@ -107,6 +107,7 @@ def look_at_own(
     which sums to 1 over all contents, that never seen included.
 
     :param stayed: w of the step before.
+    :param again: whether the frame shows what the one before it showed.
     :param least: a log likelihood that is surely under it is not worked out, and -inf.
     :param distances: (I,), overwritten.
     """
@@ -137,8 +138,10 @@ def look_at_own(
     likelihood = math.log(share * (here * (1 - overlap) + everything * overlap * new) + unknown * new + 1e-300)
     if not share * here * (1 - overlap) > (unknown + share * everything * overlap) * new:
         return likelihood, NOWHERE, 0.0, np.inf
-    if best == NOWHERE or (same and stayed > 0.5 and not own.every_look):
+    if again and (best == NOWHERE or (stayed > 0.5 and not own.every_look)):
         return likelihood, STAYED, 0.0, np.inf
+    if best == NOWHERE:
+        return likelihood, NOWHERE, 0.0, np.inf
     relative = max(var - own.variance[b, n, best], 0.0)
     return likelihood, best, relative / (relative + noise), noise + own.variance[b, n, best]
 

@@ -19,7 +19,7 @@ _LIKE = 0.6
 # that was not trained, frames of a share of 0.1 to 0.3 were 0.17 cells apart, those of 0.6 to 1 0.3, moves 0.16 long
 _MOVES = 2.0
 # consecutive views that differ by less than this share of what any do are one view
-_STILL = 1e-2
+_STILL = 1e-4
 # of encodings' squares: what rounding leaves of no difference, in float32
 _ROUNDING = 1e-10
 # differences so much over the median exceed it: rounding, which depends on the batch, tells no pairs apart
@@ -49,7 +49,11 @@ def revisited_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     weight, moves = _likeness(nearest, loc, alias)
     index = torch.where(weight.isfinite(), index, 0)
     return Landmarks(
-        weight.unsqueeze(-1), torch.zeros_like(weight), index=index.unsqueeze(-1), moves=moves.unsqueeze(-1)
+        weight.unsqueeze(-1),
+        torch.zeros_like(weight),
+        index=index.unsqueeze(-1),
+        moves=moves.unsqueeze(-1),
+        again=~moved,
     )
 
 

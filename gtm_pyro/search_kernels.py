@@ -194,7 +194,9 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                         seen = look_at_landmarks(point, n, c, var, stayed, fixed, b, t, period)
                     else:
                         least = heap[0] - prior[n, c]
-                        seen = look_at_own(point, n, c, var, stayed, own, b, t, period, least, distances)
+                        seen = look_at_own(
+                            point, n, c, var, stayed, rules.again[b, t], own, b, t, period, least, distances
+                        )
                     score[n, c] = prior[n, c] + seen[0]
                     which[n, c], gain[n, c], evidence[n, c] = seen[1], seen[2], seen[3]
                     if seen[1] == STAYED and moved > 0 and (c >= actions or rules.moves[b, t, c]):

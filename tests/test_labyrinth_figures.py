@@ -197,8 +197,8 @@ def test_states_without_headings_still_have_a_map() -> None:
     with Image.open(io.BytesIO(rollout_gif(flat))) as picture:
         assert picture.n_frames == 5 and picture.size == (506, 384)
     said = summary(flat.metrics)
-    assert len(said) == 3 and "nan" not in "".join(said)
-    assert "not found the map" in said[1], "nothing was trained"
+    # of views that are nearly all new, nothing is said of the map
+    assert len(said) == 2 and "nan" not in "".join(said)
 
 
 @pytest.mark.parametrize("kind", ["walk", "turn"])

@@ -64,7 +64,7 @@ def test_what_is_seen_has_a_density_that_sums_to_one(crowd: float, stayed: float
                 sketch=np.zeros((1, 1, 2, 2)),
                 every_look=False,
             )
-            seen = look_at_own(point, 0, 0, 0.03, stayed, own, 0, 1, 0.0, -np.inf, np.empty(spots))
+            seen = look_at_own(point, 0, 0, 0.03, stayed, True, own, 0, 1, 0.0, -np.inf, np.empty(spots))
             total += math.exp(seen[0])
         assert total == pytest.approx(1, abs=1e-9)
 
