@@ -15,10 +15,10 @@ from gtm_pyro import checkpoints
 from gtm_pyro.catalogue import import_class
 from gtm_pyro.config import Config, Experiment, data_path, resolve
 from gtm_pyro.data.base import MeasuringData
-from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError
+from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError, first_line
 from gtm_pyro.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment_files import Raw, experiments, read_experiment, read_run
-from gtm_pyro.fitting import check_particles, first_line, rehearse_stages, resolve_device
+from gtm_pyro.fitting import check_particles, rehearse_stages, resolve_device
 from gtm_pyro.limits import check_episodes, check_memory, check_stages
 from gtm_pyro.programs import check_can_be_evaluated
 from gtm_pyro.randomness import callers_random_state, module_parameters

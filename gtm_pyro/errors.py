@@ -56,3 +56,8 @@ def check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number > 0:
             raise ConfigError(f"{name}: expected a number over 0, got {number}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the tensors and tables of shapes that torch and Pyro add."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")

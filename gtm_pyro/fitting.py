@@ -22,7 +22,7 @@ from torch import nn
 from gtm_pyro.combinations import check_combination
 from gtm_pyro.data.base import EpisodeData
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError
+from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError, first_line
 from gtm_pyro.interrupts import StopSignals
 from gtm_pyro.learner import Learner
 from gtm_pyro.limits import LARGEST_PARTICLES, check_range, check_seed, check_stages
@@ -219,11 +219,6 @@ def rehearse_stages(
             raise ConfigError(f"stage {number}: {first_line(error)}") from error
         except Exception as error:  # of a part of a user's own, for instance
             raise ConfigError(f"stage {number}: {summary(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without the tensors and tables of shapes that torch and Pyro add."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

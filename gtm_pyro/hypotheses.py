@@ -126,6 +126,8 @@ class HypothesisSearch:
         """
         if transition.heading and transition.slips:
             raise ConfigError(f"slip: expected 0 for a transition with a heading, got {float(transition.slip):g}")
+        from gtm_pyro.hypothesis_search import Search  # numba takes a while to import
+
         radius = turning_radius(transition, actions) if transition.heading else None
         move = typical_move(transition, actions, radius)
         # one-hot actions in another unit are one-hot too
@@ -136,32 +138,12 @@ class HypothesisSearch:
             rows = which.nonzero().squeeze(-1)
             part = landmarks if len(kinds) == 1 else landmarks.of(rows)
             turn = None if radius is None else radius[rows]
-            found.append(
-                self._search(
-                    transition, actions[rows], part, start[rows], start_variance[rows], bool(replaced[rows][0]),
-                    move[rows], anywhere, turn,
-                )
-            )  # fmt: skip
+            one_kind = bool(replaced[rows][0])
+            search = Search(self, transition, actions[rows], part, one_kind, move[rows], anywhere, turn)
+            search.begin(start[rows], start_variance[rows])
+            search.run()
+            found.append(search.result())
         return found[0] if len(found) == 1 else _together(found, kinds)
-
-    def _search(
-        self,
-        transition: Transition,
-        actions: Tensor,
-        landmarks: Landmarks,
-        start: Tensor,
-        start_variance: Tensor,
-        replaced: bool,
-        move: Tensor,
-        anywhere: bool,
-        radius: Tensor | None,
-    ) -> Hypotheses:
-        from gtm_pyro.hypothesis_search import Search  # numba takes a while to import
-
-        search = Search(self, transition, actions, landmarks, replaced, move, anywhere, radius)
-        search.begin(start, start_variance)
-        search.run()
-        return search.result()
 
 
 def _one_hot(actions: Tensor) -> Tensor:

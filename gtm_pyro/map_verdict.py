@@ -14,7 +14,7 @@ from gtm_pyro.reading import Reading
 from gtm_pyro.transition_search import differences
 
 MAX_SHARE = 0.1
-"""Of the regret at places of other steps: with the map up to 0.01 of it, without 0.4 to 2 (docs/training.md)."""
+"""Of the regret at places of other steps: with the map up to 0.053 of it was seen (docs/training.md)."""
 _TELLS = 0.02  # nats; with less than that at places of other steps, encodings do not tell frames apart
 _SAME = (
     0.02  # of the median difference of an episode's memorised frames: up to it, a frame is taken for a memorised one

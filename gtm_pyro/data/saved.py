@@ -9,8 +9,9 @@ import torch
 
 from gtm_pyro.conventions import check_readings
 from gtm_pyro.data.base import Split, check_request, seeded_generator
-from gtm_pyro.episodes import Episodes, declared, episodes_from_arrays, find_shards, read_shard
+from gtm_pyro.episodes import Episodes, episodes_from_arrays
 from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.shard_files import declared, find_shards, read_shard
 
 logger = logging.getLogger(__name__)
 

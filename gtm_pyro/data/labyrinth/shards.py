@@ -17,8 +17,8 @@ from gtm_pyro.atomic import write_arrays
 from gtm_pyro.conventions import check_values
 from gtm_pyro.data.base import Split
 from gtm_pyro.data.labyrinth.motion import ROTATION_ACTIONS, WALK_ACTIONS
-from gtm_pyro.episodes import read_shard
 from gtm_pyro.errors import EpisodesError
+from gtm_pyro.shard_files import read_shard
 
 if TYPE_CHECKING:
     from gtm_pyro.data.labyrinth.recording import Task
