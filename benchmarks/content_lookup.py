@@ -24,10 +24,10 @@ import torch
 from timing import best_seconds
 from torch import Tensor
 
-from gtm_pyro.data import ImageNavigation
-from gtm_pyro.emissions import FrameDecoder, FrameEncoder
-from gtm_pyro.landmarks import content_memory
+from gtm_pyro.localisation.landmarks import content_memory
 from gtm_pyro.memory.neighbors import choose_backend, exact_search, overlap
+from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
+from gtm_pyro.tasks import ImageNavigation
 
 SIZES = (1_000, 10_000, 100_000)
 STEPS, NEIGHBORS = 256, 8

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from timing import best_seconds
 
-from gtm_pyro.data.labyrinth import recording
-from gtm_pyro.data.labyrinth.doom import DoomEngine
-from gtm_pyro.data.labyrinth.maps import room
-from gtm_pyro.data.labyrinth.motion import WALK_ACTIONS
-from gtm_pyro.data.labyrinth.raycaster import RayCaster
-from gtm_pyro.data.labyrinth.recording import Recording, Task
-from gtm_pyro.data.labyrinth.tasks import rooms_task, rotation_task, walk_task
 from gtm_pyro.errors import MissingDependencyError
+from gtm_pyro.tasks.labyrinth import recording
+from gtm_pyro.tasks.labyrinth.doom import DoomEngine
+from gtm_pyro.tasks.labyrinth.maps import room
+from gtm_pyro.tasks.labyrinth.motion import WALK_ACTIONS
+from gtm_pyro.tasks.labyrinth.raycaster import RayCaster
+from gtm_pyro.tasks.labyrinth.recording import Recording, Task
+from gtm_pyro.tasks.labyrinth.tasks import rooms_task, rotation_task, walk_task
 
 TASKS: dict[str, Callable[[np.random.SeedSequence], Task]] = {
     "rotation": rotation_task,

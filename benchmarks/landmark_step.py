@@ -19,9 +19,9 @@ import torch
 from pyro.infer import Trace_ELBO
 from timing import step_parser
 
-from gtm_pyro.data import ImageNavigation
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
 from gtm_pyro.models import GTMSM
+from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import WalledTranslation
 
 BATCH, OBSERVED, PREDICTED, CLIP = 16, 256, 32, 100.0

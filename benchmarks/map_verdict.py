@@ -1,4 +1,4 @@
-"""How the verdict on the map, ``gtm_pyro.map_verdict.doubt``, tells models that have the map from those that lost it.
+"""How ``gtm_pyro.evaluation.map_verdict.doubt`` tells models that have the map from those that lost it.
 
 Run: ``python benchmarks/map_verdict.py RUN [--seeds 3]``, on a run of image navigation that has found it. Printed is
 ``regret`` over ``regret_by_chance``, largest and smallest over seeds and lengths of episodes, and how often doubt is
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from gtm_pyro.command_inputs import trained
+from gtm_pyro.cli.inputs import trained
+from gtm_pyro.evaluation.map_verdict import doubt, map_measures
 from gtm_pyro.guides import DeadReckoning
-from gtm_pyro.map_verdict import doubt, map_measures
-from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.storage.run_folder import RunFolder
 
 LENGTHS = ((8, 8), (16, 16), (32, 32), (16, 64), (64, 64), (256, 64))
 

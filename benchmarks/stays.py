@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from gtm_pyro.alignment import best_affine
-from gtm_pyro.command_inputs import trained
+from gtm_pyro.cli.inputs import trained
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.evaluation import evaluate
+from gtm_pyro.evaluation.alignment import best_affine
+from gtm_pyro.evaluation.evaluation import evaluate
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
-from gtm_pyro.run_folder import RunFolder
+from gtm_pyro.storage.run_folder import RunFolder
 
 GUIDES = (DeadReckoning, LandmarkCorrected, Smoothing, ParticleGuide)
 

@@ -22,11 +22,11 @@ import torch
 from pyro.infer import Trace_ELBO
 from timing import step_parser
 
-from gtm_pyro.data import ImageNavigation
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.memory.neighbors import exact_search
 from gtm_pyro.models import GTMSM
+from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import WalledTranslation
 
 BATCH, OBSERVED, PREDICTED, CLIP = 16, 256, 32, 100.0

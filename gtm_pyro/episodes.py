@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtm_pyro.atomic import write_arrays
-from gtm_pyro.conventions import (
+from gtm_pyro.errors import EpisodesError
+from gtm_pyro.poses.conventions import (
     HEADING,
     channels_last,
     check_pose_names,
@@ -20,8 +20,8 @@ from gtm_pyro.conventions import (
     turned_back,
     wrapped,
 )
-from gtm_pyro.errors import EpisodesError
-from gtm_pyro.shard_files import DECLARATIONS, SHARD_PATTERN, declared, fields_of, find_shards, read_shard
+from gtm_pyro.storage.atomic import write_arrays
+from gtm_pyro.storage.shards import DECLARATIONS, SHARD_PATTERN, declared, fields_of, find_shards, read_shard
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,8 @@
 """Exceptions that users meet. Each carries one line that says what was expected and what came."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class GTMPyroError(Exception):
     """Base of every error that a user's input, files or machine can cause.
@@ -61,3 +64,10 @@ def check_positive(**numbers: float) -> None:
 def first_line(error: BaseException) -> str:
     """What an error says, without the tensors and tables of shapes that torch and Pyro add."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?" if a known name is close, otherwise nothing."""
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
+    return f"; did you mean {lower[close[0]]}?" if close else ""

@@ -22,7 +22,7 @@ class AutoGuide(PyroModule):
     """q(z, s) of one of Pyro's autoguides: a point or a normal over all latents of the episodes that it first sees.
 
     It has no network: its parameters are those of these episodes, so it is fitted to a fixed batch
-    (``gtm_pyro.data.FixedEpisodes``) and says nothing of others, nor of a part of them. Use it to see what a
+    (``gtm_pyro.tasks.FixedEpisodes``) and says nothing of others, nor of a part of them. Use it to see what a
     network of another guide costs; it cannot be evaluated on held-out episodes. Its parameters are made in its first
     call, at draws from the model.
 
@@ -101,13 +101,15 @@ class AutoGuide(PyroModule):
 
     def _check_seen(self, episodes: Episodes) -> None:
         if self._seen is None:
-            raise ConfigError("guide: AutoGuide has no posterior before it was fitted; see gtm_pyro.data.FixedEpisodes")
+            raise ConfigError(
+                "guide: AutoGuide has no posterior before it was fitted; see gtm_pyro.tasks.FixedEpisodes"
+            )
         mine = self._seen[0].frames
         if episodes.frames is mine or torch.equal(episodes.frames, mine.to(episodes.frames)):
             return
         raise ConfigError(
             f"guide: AutoGuide has a posterior of the {mine.shape[0]} episodes of {mine.shape[1]} steps that it first "
-            "saw, and these are others: its parameters belong to episodes; fix them by gtm_pyro.data.FixedEpisodes and "
+            "saw, and these are others: its parameters belong to episodes; fix them by FixedEpisodes and "
             "one stage, or use a guide with a network, DeadReckoning for instance"
         )
 

@@ -2,7 +2,7 @@
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.guides.spatial import SpatialGuide
-from gtm_pyro.paths import TransitionPath
+from gtm_pyro.paths.transition import TransitionPath
 
 
 class DeadReckoning(SpatialGuide):

@@ -1,8 +1,8 @@
 """Landmark correction: places that look familiar correct the position, step by step."""
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.fused_paths import FusedPath, filtering_path
 from gtm_pyro.guides.spatial import TrackingGuide
+from gtm_pyro.paths.fused import FusedPath, filtering_path
 
 
 class LandmarkCorrected(TrackingGuide):
@@ -16,7 +16,7 @@ class LandmarkCorrected(TrackingGuide):
     frames better brings its own map.
 
     With a heading landmarks are rare: gains are those of the filter, whose variance counts a turn of one radian as a
-    move of the path's radius; see :func:`~gtm_pyro.fused_paths.filtering_path`.
+    move of the path's radius; see :func:`~gtm_pyro.paths.fused.filtering_path`.
 
     In training mode all frames are known, and the path is that of :class:`Smoothing`. Learnt from estimates that do not
     know yet that a move was lost, the walls close in: such runs lost the map.

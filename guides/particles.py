@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.fused_paths import PathMixture, smoothing_path
 from gtm_pyro.guides.spatial import TrackingGuide
+from gtm_pyro.paths.fused import PathMixture, smoothing_path
 
 
 class Particles(NamedTuple):

@@ -1,8 +1,8 @@
 """Smoothing: later loop closures correct the earlier path, and with it the memory's keys."""
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.fused_paths import FusedPath
 from gtm_pyro.guides.spatial import TrackingGuide
+from gtm_pyro.paths.fused import FusedPath
 
 
 class Smoothing(TrackingGuide):

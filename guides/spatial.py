@@ -7,11 +7,11 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.fused_paths import FusedPath, smoothing_path
-from gtm_pyro.hypotheses import Hypotheses, HypothesisSearch
+from gtm_pyro.inference.own_loops import program
+from gtm_pyro.inference.programs import GuidedModel
+from gtm_pyro.localisation.hypotheses import Hypotheses, HypothesisSearch
 from gtm_pyro.memory import SpatialMemory
-from gtm_pyro.own_loops import program
-from gtm_pyro.programs import GuidedModel
+from gtm_pyro.paths.fused import FusedPath, smoothing_path
 from gtm_pyro.reading import Reading
 
 

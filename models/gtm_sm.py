@@ -10,17 +10,17 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from gtm_pyro.emissions import Decoder, Encoder, FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
-from gtm_pyro.landmarks import Landmarks, look, resembling_entries, resembling_steps
+from gtm_pyro.inference.own_loops import program
+from gtm_pyro.localisation.landmarks import Landmarks, look, resembling_entries, resembling_steps
+from gtm_pyro.localisation.revisits import revisited_entries, revisited_steps
 from gtm_pyro.memory import DeferredValues, Memory, NumNeighbors, Retrieved, SpatialMemory, StoredValues
-from gtm_pyro.own_loops import program
-from gtm_pyro.paths import TransitionPath
-from gtm_pyro.places import usual_move
+from gtm_pyro.networks.frames import Decoder, Encoder, FrameDecoder, FrameEncoder
+from gtm_pyro.paths.transition import TransitionPath
+from gtm_pyro.poses.places import usual_move
 from gtm_pyro.priors import MixturePrior, Prior, regret, shown
 from gtm_pyro.reading import Reading
-from gtm_pyro.revisits import revisited_entries, revisited_steps
 from gtm_pyro.transitions import Transition
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, check_positive
-from gtm_pyro.landmarks import Landmarks
-from gtm_pyro.own_loops import program
-from gtm_pyro.paths import TransitionPath
+from gtm_pyro.inference.own_loops import program
+from gtm_pyro.localisation.landmarks import Landmarks
+from gtm_pyro.paths.transition import TransitionPath
 from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import Translation
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from command_cases import SMALL, Fails
 
-from gtm_pyro.cli import BAD_INPUT, main
+from gtm_pyro.cli.parser import BAD_INPUT, main
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,7 +43,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of training alone: the evaluation and the report take most of the time of a small run."""
-    from gtm_pyro import commands
+    from gtm_pyro.cli import commands
 
     monkeypatch.setattr(commands, "_finish", lambda *_: None)
 

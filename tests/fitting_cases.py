@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from gtm_pyro.data import ImageNavigation
-from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.fitting import Run, fit
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
-from gtm_pyro.interrupts import Interrupted
+from gtm_pyro.inference.randomness import Purpose, derived_seed
 from gtm_pyro.models.gtm_sm import GTMSM
-from gtm_pyro.randomness import Purpose, derived_seed
+from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
 from gtm_pyro.reading import Reading
-from gtm_pyro.stages import Stage
+from gtm_pyro.storage.interrupts import Interrupted
+from gtm_pyro.tasks import ImageNavigation
+from gtm_pyro.training.fitting import Run, fit
+from gtm_pyro.training.stages import Stage
 from gtm_pyro.transitions import WalledTranslation
 
 STAGES = (

@@ -6,12 +6,12 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 
-from gtm_pyro.emissions import FrameDecoder, FrameEncoder
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
+from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
 from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import Translation
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from gtm_pyro.cli import main
-from gtm_pyro.config import resolve
-from gtm_pyro.experiment_files import read_experiment
+from gtm_pyro.experiment.config import resolve
+from gtm_pyro.experiment.files import read_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = (

@@ -8,10 +8,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-from gtm_pyro.data import ImageNavigation
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.reading import Reading
-from gtm_pyro.stages import Stage
+from gtm_pyro.tasks import ImageNavigation
+from gtm_pyro.training.stages import Stage
 
 STAGE = Stage(3, batch_size=4, num_observed=3, num_predicted=2)
 

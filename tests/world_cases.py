@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gtm_pyro.data import ImageNavigation, walks
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.tasks import ImageNavigation
+from gtm_pyro.tasks.image_navigation import walks
 
 MOVES = walks.displacements().float()
 FIELDS = ("frames", "actions", "poses", "worlds")

@@ -1,7 +1,7 @@
 """p(z | s, m), eq. (1) of Fraccaro et al. 2018: the prior over a frame's latent, given state and memory."""
 
-from gtm_pyro.mixtures import NormalMixture
 from gtm_pyro.priors.mixture import BackgroundPrior, MixturePrior
+from gtm_pyro.priors.mixtures import NormalMixture
 from gtm_pyro.priors.perspective import PerspectivePrior
 from gtm_pyro.priors.query import QueryPrior
 from gtm_pyro.priors.shown import Prior, regret, shown

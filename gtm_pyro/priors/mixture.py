@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.memory.spatial import Retrieved
-from gtm_pyro.mixtures import NormalMixture
+from gtm_pyro.priors.mixtures import NormalMixture
 
 
 class MixturePrior(nn.Module):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.memory.spatial import Retrieved
-from gtm_pyro.precision import network
+from gtm_pyro.networks.precision import network
 from gtm_pyro.priors.query import _MIN_SCALE, Aggregation, Guess, QueryPrior
 
 # nearer to an entry's plane than this, in units of the depth, a point has no place in its image

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError, MemoryReadError, check_positive
 from gtm_pyro.memory.spatial import Retrieved
-from gtm_pyro.mixtures import NormalMixture
-from gtm_pyro.precision import network
+from gtm_pyro.networks.precision import network
+from gtm_pyro.priors.mixtures import NormalMixture
 
 Aggregation = Literal["attention", "mean"]
 _HARMONICS = 6

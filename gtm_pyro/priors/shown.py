@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.memory.spatial import Retrieved
-from gtm_pyro.mixtures import NormalMixture
 from gtm_pyro.priors.mixture import MixturePrior
+from gtm_pyro.priors.mixtures import NormalMixture
 
 # Called with what a read found, a Retrieved, and with the queries' states too where it has reads_states = True. Returns
 # a distribution: batch (*batch, Q), event (latent_dim,). With another result than Any, the command line would take it
@@ -42,7 +42,7 @@ def shown(prior: TorchDistribution, read: Retrieved) -> tuple[Tensor, Tensor]:
 def regret(prior: TorchDistribution, read: Retrieved, value: Tensor) -> Tensor:
     """What weighing entries by place costs against the single best one, in nats, at least 0.
 
-    See :meth:`~gtm_pyro.mixtures.NormalMixture.regret`; any other distribution is judged by the mixture that
+    See :meth:`~gtm_pyro.priors.mixtures.NormalMixture.regret`; any other distribution is judged by the mixture that
     :class:`MixturePrior` makes of the same entries.
     """
     mixture = prior if isinstance(prior, NormalMixture) else MixturePrior()(read)

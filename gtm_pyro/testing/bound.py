@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gtm_pyro.bounds import log_weights
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.randomness import set_seed
+from gtm_pyro.evaluation.bounds import log_weights
+from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import SEED, ConformanceError, conformance_check, copied
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, GTMPyroError
-from gtm_pyro.programs import check_can_be_evaluated
+from gtm_pyro.inference.programs import check_can_be_evaluated
 from gtm_pyro.reading import Reading
-from gtm_pyro.restarts import median_regret
 from gtm_pyro.testing.running import ConformanceError, NotApplicable, conformance_check, copied, summary
+from gtm_pyro.training.restarts import median_regret
 
 
 @conformance_check
@@ -18,9 +18,9 @@ def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Readin
         has no path of the memorised steps alone; or no step is predicted.
     """
     # packages that take a second to import
-    from gtm_pyro.evaluation import evaluate
-    from gtm_pyro.reliability.diagnosis import CHECKS, _lacking, diagnose
-    from gtm_pyro.reliability.simulation import simulate
+    from gtm_pyro.diagnostics.diagnosis import CHECKS, _lacking, diagnose
+    from gtm_pyro.diagnostics.simulation import simulate
+    from gtm_pyro.evaluation.evaluation import evaluate
 
     try:
         check_can_be_evaluated(model, guide)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.randomness import set_seed
+from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import (
     SEED,

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.own_loops import warn_of_stored_parameters
+from gtm_pyro.inference.own_loops import warn_of_stored_parameters
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.batches import check_batches
 from gtm_pyro.testing.bound import check_bound

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.randomness import set_seed
+from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import (
     SEED,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import GTMPyroError
-from gtm_pyro.randomness import callers_random_state, module_parameters, set_seed
+from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
 from gtm_pyro.reading import Reading
 
 SEED = 0

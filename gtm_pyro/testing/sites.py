@@ -12,7 +12,7 @@ from torch import nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, GTMPyroError
-from gtm_pyro.randomness import set_seed
+from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import (
     SEED,

@@ -10,7 +10,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.randomness import set_seed
+from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import (
     SEED,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gtm_pyro.errors import ConfigError, check_positive
-from gtm_pyro.recurrence import unroll
+from gtm_pyro.transitions.recurrence import unroll
 
 _LOG_2PI = math.log(2 * math.pi)
 

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError, check_positive
-from gtm_pyro.keys import HeadingKeys
-from gtm_pyro.recurrence import unroll
-from gtm_pyro.transition_search import (
+from gtm_pyro.initialisation.transition_search import (
     CANDIDATES,
     WIDEST,
     Values,
@@ -21,7 +19,9 @@ from gtm_pyro.transition_search import (
     search,
     turn_signs,
 )
+from gtm_pyro.memory.keys import HeadingKeys
 from gtm_pyro.transitions.base import Transition
+from gtm_pyro.transitions.recurrence import unroll
 
 logger = logging.getLogger(__name__)
 

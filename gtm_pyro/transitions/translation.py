@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtm_pyro.errors import EpisodesError
-from gtm_pyro.loop_closure import Outcomes
-from gtm_pyro.recurrence import unroll
-from gtm_pyro.slips import StartingValues, starting_values
-from gtm_pyro.transition_search import Values, propose_displacements, scored_episodes, search
+from gtm_pyro.initialisation.loop_closure import Outcomes
+from gtm_pyro.initialisation.slips import StartingValues, starting_values
+from gtm_pyro.initialisation.transition_search import Values, propose_displacements, scored_episodes, search
 from gtm_pyro.transitions.base import Transition
+from gtm_pyro.transitions.recurrence import unroll
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,214 @@
+"""Long rollouts of a trained model: remember the first steps of an episode, imagine the rest from actions alone."""
+
+import math
+import os
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.evaluation.views import visited_and_retrieved
+from gtm_pyro.inference.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing
+from gtm_pyro.poses.places import nearness
+from gtm_pyro.storage.atomic import write_arrays
+from gtm_pyro.storage.limits import check_episodes, check_memory, check_seed
+from gtm_pyro.tasks.base import EpisodeData, Split
+
+Pixels = Literal["uint8", "float32"]
+# actions from which momentum follows
+_PAST = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """One imagined episode as arrays: ``tau`` remembered steps, then ``steps`` imagined ones.
+
+    :param frames: E[x | z] with z the mean of the memory entry shown, (steps, C, H, W), uint8 (0 to 255) or float32.
+    :param states: (steps, state_dim).
+    :param actions: (steps, action_dim).
+    :param entries: number of the memory entry shown, from 0 to tau - 1; -1 for none, (steps,).
+    :param observed_frames: what was remembered, (tau, C, H, W), of the type of the frames.
+    :param observed_states: inferred from the remembered steps, (tau, state_dim).
+    :param observed_actions: (tau, action_dim).
+    :param observed_poses: true ones, (tau, pose_dim); None where the data has none.
+    :param true_frames: what a walker in the true world would see, (steps, C, H, W); None where the data cannot tell (it
+        can if it has a method ``walk``, as ImageNavigation has).
+    :param poses: where that walker would stand, (steps, pose_dim); None where the data cannot tell.
+    :param visited: whether the true cell was occupied while remembering, (steps,); None without poses.
+    :param retrieved: whether the entry shown was written in the true cell, (steps,); None without poses.
+    """
+
+    frames: np.ndarray
+    states: np.ndarray
+    actions: np.ndarray
+    entries: np.ndarray
+    observed_frames: np.ndarray
+    observed_states: np.ndarray
+    observed_actions: np.ndarray
+    observed_poses: np.ndarray | None = None
+    true_frames: np.ndarray | None = None
+    poses: np.ndarray | None = None
+    visited: np.ndarray | None = None
+    retrieved: np.ndarray | None = None
+
+    @property
+    def retrieval_accuracy(self) -> float | None:
+        """Share of visited steps whose entry was written in the true cell; None if there is none to judge."""
+        if self.visited is None or self.retrieved is None or not self.visited.any():
+            return None
+        return float(self.retrieved[self.visited].mean())
+
+    @property
+    def visited_share(self) -> float | None:
+        return None if self.visited is None else float(self.visited.mean())
+
+    @property
+    def mse_visited(self) -> float | None:
+        """Squared error of the frames of visited steps, pixels in [0, 1]."""
+        if self.visited is None or self.true_frames is None or not self.visited.any():
+            return None
+        whole = 255.0 if self.frames.dtype == np.uint8 else 1.0
+        total = 0.0
+        chosen = np.flatnonzero(self.visited)
+        for part in np.array_split(chosen, max(1, len(chosen) // 1000)):
+            error = self.frames[part].astype(np.float32) - self.true_frames[part]
+            total += float(np.square(error / whole).mean()) * len(part)
+        return total / len(chosen)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one NPZ file with an array for each field that is known, whole or not at all.
+
+        :raises RunFolderError: it cannot be written; whatever stood there stays as it was.
+        """
+        write_arrays(path, {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None})
+
+
+@torch.no_grad()
+def generate(
+    model: EvaluatedModel,
+    guide: EvaluatedGuide,
+    data: EpisodeData,
+    *,
+    steps: int,
+    num_observed: int = 256,
+    actions: Tensor | None = None,
+    seed: int = 0,
+    split: Split = "test",
+    pixels: Pixels = "uint8",
+    chunk_size: int = 1000,
+    device: torch.device | str = "cpu",
+) -> Generated:
+    """Remember the first steps of an episode and imagine ``steps`` more.
+
+    They are imagined a chunk at a time: but for the result, the memory that this takes does not grow with ``steps``.
+
+    :param steps: imagined ones.
+    :param num_observed: remembered ones.
+    :param actions: after the remembered steps, (steps, action_dim). By default a random walk: ``data.random_actions``
+        where the data has it, otherwise the actions of other episodes, end to end.
+    :param seed: of the episode, the random walk and the noise of the states.
+    :param split: where the episode is from.
+    :param pixels: type of the frames, uint8 (0 to 255) or float32.
+    :param chunk_size: imagined steps at a time; the noise depends on it.
+    :param device: where to compute.
+    :raises ConfigError: a number out of its range, or one that needs more memory than there is; a model or a guide
+        without what evaluation asks for.
+    :raises EpisodesError: actions of another shape, or a value that is not finite.
+    """
+    for name, value in (("steps", steps), ("num_observed", num_observed), ("chunk_size", chunk_size)):
+        if value < 1:
+            raise ConfigError(f"{name}: expected at least 1, got {value}")
+    check_can_be_evaluated(model, guide)
+    if pixels not in get_args(Pixels):
+        raise ConfigError(f"pixels: expected {' or '.join(get_args(Pixels))}, got {pixels!r}")
+    check_seed(seed=seed)
+    check_episodes("num_observed", 1, num_observed, data)
+    # the frames, and the true ones where they are known
+    shown = math.prod(data.frame_shape) * (1 if pixels == "uint8" else 4) * (2 if hasattr(data, "walk") else 1)
+    check_memory("steps", steps, shown + 4 * data.action_dim)
+    episode = data.sample(1, num_observed=num_observed, num_predicted=1, seed=seed, split=split, device=device).observed
+    if actions is None:
+        actions = _random_actions(data, episode, steps, seed, split)
+    actions = _check_actions(actions, steps, data.action_dim).to(episode.frames)
+    known = hasattr(data, "walk") and episode.poses is not None and episode.worlds is not None
+    walker = _Walker(data, episode) if known else None
+    parts: list[dict[str, np.ndarray]] = []
+    with drawing(seed, episode.device, model, guide):
+        s = guide.path(episode).sample().squeeze(-3)
+        memory = model.remember(s, episode.frames)
+        start, past = s[:, -1], episode.actions
+        for chunk in actions.unsqueeze(0).split(chunk_size, 1):
+            rollout = model.imagine(start, memory, chunk, past=past)
+            # friction forgets what was longer ago
+            start, past = rollout.states[:, -1], torch.cat([past, chunk], 1)[:, -_PAST:]
+            part = {
+                "frames": _to_pixels(rollout.frames[0], pixels),
+                "states": rollout.states[0].cpu().numpy(),
+                "entries": rollout.entries[0].cpu().numpy(),
+            }
+            if walker:
+                part |= walker.step(chunk, rollout.entries, pixels)
+            parts.append(part)
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Generated(
+        actions=actions.cpu().numpy(),
+        observed_frames=_to_pixels(episode.frames[0], pixels),
+        observed_states=s[0].cpu().numpy(),
+        observed_actions=episode.actions[0].cpu().numpy(),
+        observed_poses=None if episode.poses is None else episode.poses[0].cpu().numpy(),
+        **arrays,
+    )
+
+
+class _Walker:
+    """The true world: follows the same actions, and says what is seen and whether the right entry was retrieved."""
+
+    def __init__(self, data: Any, episode: Episodes) -> None:
+        assert episode.poses is not None
+        self.data, self.worlds = data, episode.worlds
+        self.cells = nearness(episode.poses, getattr(data, "cell_size", None)).cells
+        self.start = episode.poses[:, 0]
+        self.observed = self.cells.number(episode.poses, self.start)
+        self.pose = episode.poses[:, -1]
+
+    def step(self, actions: Tensor, entries: Tensor, pixels: Pixels) -> dict[str, np.ndarray]:
+        walk = self.data.walk(actions, self.worlds, start=self.pose)
+        self.pose = walk.poses[:, -1]
+        visited, retrieved = visited_and_retrieved(self.observed, self.cells.number(walk.poses, self.start), entries)
+        return {
+            "true_frames": _to_pixels(walk.frames[0], pixels),
+            "poses": walk.poses[0].cpu().numpy(),
+            "visited": visited[0].cpu().numpy(),
+            "retrieved": retrieved[0].cpu().numpy(),
+        }
+
+
+def _random_actions(data: Any, episode: Episodes, steps: int, seed: int, split: Split) -> Tensor:
+    if hasattr(data, "random_actions"):
+        start = None if episode.poses is None else episode.poses[:, -1]
+        actions: Tensor = data.random_actions(1, steps, seed=seed, start=start)[0]
+        return actions
+    # the first action of an episode led to where it starts, so it is left out
+    length = episode.num_steps
+    count = -(-steps // length)
+    others = data.sample(count, num_observed=1, num_predicted=length, seed=seed + 1, split=split)
+    return others.predicted_actions.flatten(0, 1)[:steps]
+
+
+def _check_actions(actions: Tensor, steps: int, action_dim: int) -> Tensor:
+    if actions.dim() != 2 or actions.shape[1] != action_dim or len(actions) < steps:
+        raise EpisodesError(f"actions: expected ({steps}, {action_dim}), got {tuple(actions.shape)}")
+    bad = (~actions.isfinite()).nonzero()
+    if len(bad):
+        raise EpisodesError(f"actions{bad[0].tolist()}: expected a finite value, got {actions[tuple(bad[0])]:g}")
+    return actions[:steps]
+
+
+def _to_pixels(frames: Tensor, pixels: Pixels) -> np.ndarray:
+    if pixels == "uint8":
+        frames = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
+    return frames.cpu().numpy() if pixels == "uint8" else frames.float().cpu().numpy()

@@ -1,0 +1,113 @@
+"""Whether a model has found the map: from frames and actions alone, never from true poses."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.inference.programs import drawing
+from gtm_pyro.initialisation.transition_search import differences
+from gtm_pyro.reading import Reading
+
+MAX_SHARE = 0.1
+"""Of the regret at places of other steps: with the map up to 0.053 of it was seen (docs/training.md)."""
+_TELLS = 0.02  # nats; with less than that at places of other steps, encodings do not tell frames apart
+_SAME = (
+    0.02  # of the median difference of an episode's memorised frames: up to it, a frame is taken for a memorised one
+)
+_FEWEST = 8  # of such steps, under which regrets say nothing
+_FAMILIAR = 0.5  # share of such steps, under which predictions need not be better than the mean memorised frame
+_NEEDED = ("remember", "imagine", "encoder", "decoder")
+
+
+class Regrets(NamedTuple):
+    """Of each predicted step, ``(batch, predicted)``; NaN for a model without ``regret``.
+
+    :param own: ``model.regret`` at its state.
+    :param by_chance: at the state of another one: of the next episode, half of the predicted steps later.
+    :param unlike: how much its frame differs from the memorised frame most like it, as a mean square, over the median
+        of that of two memorised frames.
+    """
+
+    own: Tensor
+    by_chance: Tensor
+    unlike: Tensor
+
+    def measures(self) -> dict[str, float]:
+        """Medians over familiar steps, whose frame is nearly a memorised one, half of all at most; NaN where there are
+        fewer than eight. ``familiar_share``: of the predicted steps."""
+        familiar = self.unlike <= _SAME
+        share = {"familiar_share": float(familiar.double().mean())}
+        seen = familiar & (self.unlike <= self.unlike.median())
+        if int(seen.sum()) < _FEWEST:
+            return share | {"regret": math.nan, "regret_by_chance": math.nan}
+        medians = {"regret": self.own[seen].median(), "regret_by_chance": self.by_chance[seen].median()}
+        return share | {name: float(value) for name, value in medians.items()}
+
+
+def regrets(model: Any, states: Tensor, episodes: Episodes) -> Regrets:
+    """What it costs to weigh memory entries by place.
+
+    :param states: of all steps, ``(batch, T, state_dim)``.
+    """
+    tau = episodes.num_observed
+    apart = differences(episodes.frames, tau)
+    usual = apart.memorised.flatten(1).median(-1).values.clamp_min(torch.finfo(apart.memorised.dtype).tiny)
+    unlike = apart.predicted.amin(-1) / usual.unsqueeze(-1)
+    if not hasattr(model, "regret"):
+        unknown = torch.full_like(unlike, math.nan)
+        return Regrets(unknown, unknown, unlike)
+    other = torch.cat([states[:, :tau], states[:, tau:].roll((1, episodes.num_predicted // 2), (0, 1))], 1)
+    own, chance = (model.regret(episodes, dist.Delta(s.unsqueeze(-3), event_dim=2), Reading()) for s in (states, other))
+    return Regrets(own, chance, unlike)
+
+
+@torch.no_grad()
+def map_measures(model: Any, guide: Any, episodes: Episodes, seed: int = 0) -> dict[str, float]:
+    """What :func:`doubt` needs, as ``gtm_pyro.evaluate`` has it; none for programs that cannot be evaluated."""
+    if not (all(hasattr(model, name) for name in _NEEDED) and hasattr(guide, "path")):
+        return {}
+    with drawing(seed, episodes.device, model, guide):
+        observed, frames = episodes.observed, episodes.predicted_frames
+        s = guide.path(observed).sample().squeeze(-3)
+        memory = model.remember(s, observed.frames)
+        rollout = model.imagine(s[:, -1], memory, episodes.predicted_actions, past=observed.actions)
+        found = regrets(model, torch.cat([s, rollout.states], 1), episodes)
+    return found.measures() | {
+        "mse": float((rollout.frames - frames).square().mean()),
+        "mean_frame_mse_all": float((observed.frames.mean(1, keepdim=True) - frames).square().mean()),
+    }
+
+
+def doubt(metrics: Mapping[str, float | None]) -> str | None:
+    """Why a model seems not to have found the map, in a sentence; None where it seems to have, or nothing is known.
+
+    Where the memory's entries are weighed by place, the regret tells: what that costs against weighing them by content.
+    It is compared with that at places of other steps, for an encoder that tells frames apart badly regrets little
+    anywhere. Where it tells nothing at all, and for other priors, predictions must be better than the mean
+    memorised frame.
+
+    :param metrics: numbers of ``gtm_pyro.evaluate`` or of :func:`map_measures`.
+    """
+    known = {name: value for name, value in metrics.items() if value is not None and not math.isnan(value)}
+    regret, chance = known.get("regret", 0.0), known.get("regret_by_chance", 0.0)
+    if chance > _TELLS:
+        if regret <= MAX_SHARE * chance:
+            return None
+        return (
+            "It has not found the map, or loses its way on it: to read the memory by place costs "
+            f"{regret:.3g} nats a frame at the median, and {chance:.3g} at places of other steps; with the map found, "
+            "it is a small part of that."
+        )
+    if known.get("familiar_share", 1.0) < _FAMILIAR:
+        return None
+    if "mse" in known and known["mse"] >= known.get("mean_frame_mse_all", math.inf):
+        return (
+            "Nothing shows that it has found the map: predicted frames are off by as much as the mean memorised frame "
+            f"or more (squared errors {known['mse']:.3g} and {known['mean_frame_mse_all']:.3g})."
+        )
+    return None

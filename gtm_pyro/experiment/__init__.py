@@ -1,0 +1,1 @@
+"""YAML, class paths, and what the data says of sizes."""

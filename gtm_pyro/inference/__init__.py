@@ -1,0 +1,1 @@
+"""What a pair of programs is, and which loss fits which pair."""

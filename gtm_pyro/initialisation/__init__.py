@@ -1,0 +1,1 @@
+"""Starting values, found from frames and actions."""

@@ -1,0 +1,1 @@
+"""Where the agent may be: landmarks, hypotheses, and their search."""

@@ -1,0 +1,1 @@
+"""Pages, figures and films of what tasks and models bring."""

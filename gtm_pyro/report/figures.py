@@ -1,0 +1,284 @@
+"""What people look at: what a model did on held-out episodes."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gtm_pyro.evaluation.evaluation import Evaluation
+from gtm_pyro.report.animation import rollout_gif
+from gtm_pyro.report.model_figures import training_figure, transition_figure
+from gtm_pyro.report.style import (
+    COPY,
+    FLOOR,
+    MEAN,
+    PREDICTED,
+    RAW_STATES,
+    TIME_MAP,
+    UNVISITED,
+    canvas,
+    cells_of_world,
+    image,
+    pixels_per_cell,
+    plain,
+)
+from gtm_pyro.storage.atomic import write_result
+from gtm_pyro.tasks.labyrinth.figures import last_frames_figure, map_figure, map_poses
+from gtm_pyro.tasks.labyrinth.map_figure import square
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gtm_pyro.tasks.labyrinth.world import World
+
+SMOOTHING = 9  # steps of the running mean in curves by horizon
+
+
+def save_figures(
+    evaluation: Evaluation,
+    directory: str | os.PathLike[str],
+    *,
+    transition: Any = None,
+    training: Sequence[Mapping[str, Any]] = (),
+    action_names: Sequence[str] | None = None,
+    episode: int = 0,
+    labyrinths: "Sequence[World] | None" = None,
+) -> list[Path]:
+    """Draw every figure that the evaluation has data for.
+
+    :param directory: where ``map.png``, ``walk.png``, ``last_frames.png``, ``states.png``, ``frames.png``,
+        ``horizon.png``, ``rooms.png``, ``transition.png``, ``training.png`` and ``rollout.gif`` go.
+    :param transition: the model's, for its displacements and its gate.
+    :param training: the lines of metrics.jsonl.
+    :param action_names: one for each number of an action.
+    :param episode: which episode is shown where one is shown.
+    :param labyrinths: one for each episode, where agents with a heading walked: for maps.
+    :returns: the files written, in the order in which a reader wants them.
+    :raises RunFolderError: a file cannot be written.
+    """
+    labyrinth = None if labyrinths is None else labyrinths[episode]
+    figures: dict[str, Figure | None] = {
+        "map": map_figure(evaluation, labyrinth, episode),
+        "last_frames": last_frames_figure(evaluation, episode),
+        "walk": walk_figure(evaluation, episode),
+        "states": states_figure(evaluation, episode),
+        "frames": frames_figure(evaluation),
+        "horizon": horizon_figure(evaluation),
+        "rooms": rooms_figure(evaluation),
+        "transition": transition_figure(transition, evaluation, action_names),
+        "training": training_figure(training),
+    }
+    paths = []
+    for name, figure in figures.items():
+        if figure is not None:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            paths.append(write_result(Path(directory) / f"{name}.png", buffer.getvalue()))
+    animation = rollout_gif(evaluation, episode, labyrinth=labyrinth)
+    paths.append(write_result(Path(directory) / "rollout.gif", animation))
+    return paths
+
+
+def walk_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
+    """The image with the true walk, memorised and predicted steps apart; None without two-dimensional poses."""
+    episodes, tau = evaluation.episodes, evaluation.episodes.num_observed
+    if episodes.poses is None or episodes.poses.shape[-1] != 2:
+        return None
+    stride = pixels_per_cell(episodes)
+    # a little noise, so that steps through the same cell can be told apart
+    noise = np.random.default_rng(0).uniform(-0.22, 0.22, (episodes.num_steps, 2))
+    points = episodes.poses[episode].numpy() + noise
+    figure, axes = canvas(1, 2, (10, 5.2))
+    parts = [
+        (f"memorised: steps 1 to {tau}", slice(0, tau)),
+        (f"predicted: steps {tau + 1} to {episodes.num_steps}", slice(tau, None)),
+    ]
+    ends = [
+        (0, "first step", {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black"}),
+        (-1, "last step", {"marker": "s", "markerfacecolor": "black", "markeredgecolor": "white"}),
+    ]
+    for ax, (title, steps) in zip(axes[0], parts, strict=True):
+        if stride is not None and episodes.worlds is not None:
+            extent = cells_of_world(episodes.worlds.shape[-2:], episodes.frame_shape[1:], stride)
+            ax.imshow(image(episodes.worlds[episode]), extent=extent, alpha=0.75)
+        _timed_path(ax, points[steps])
+        for place, label, marker in ends:
+            ax.plot(*points[steps][place], linestyle="none", markersize=9, label=label, **marker)
+        ax.set(title=title, xlabel="x (cells)", ylabel="y (cells)", aspect="equal")
+        if stride is None:
+            ax.invert_yaxis()
+    axes[0, 0].legend(loc="upper left", fontsize=8)
+    _time_bar(figure, axes[0], "first step to last")
+    return figure
+
+
+def states_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
+    """True positions, inferred ones aligned to them, and the raw states; None where there is no path in a plane.
+
+    Positions of agents with a heading are as seen from where they start.
+    """
+    states, poses = evaluation.states[episode], evaluation.poses
+    on_map = map_poses(evaluation)
+    if states.shape[-1] < 2 or (on_map is not None and not on_map.moving):
+        return None
+    panels = [("inferred states, raw", states[:, :2], RAW_STATES)]
+    aligned = evaluation.aligned_states
+    if poses is not None and (on_map is not None or poses.shape[-1] == 2) and aligned is not None:
+        names = ("x (cells)", "y (cells)") if on_map is None else ("ahead at the start (cells)", "left (cells)")
+        panels.insert(0, ("true positions", poses[episode, :, :2], names))
+        panels.insert(1, ("inferred states, best affine fit", aligned[episode], names))
+        if evaluation.similarity is not None:
+            fitted = evaluation.similarity(states[:, : evaluation.similarity.matrix.shape[-1]])
+            panels.insert(2, ("inferred states, best similarity fit", fitted, names))
+    figure, axes = canvas(1, len(panels), (3.6 * len(panels) + 0.6, 3.9))
+    for ax, (title, points, names) in zip(axes[0], panels, strict=True):
+        _timed_path(ax, points.numpy())
+        ax.set(xlabel=names[0], ylabel=names[1], aspect="equal", xmargin=0.08, ymargin=0.08)
+        ax.set_title(title, fontsize=10)
+        plain(ax)
+        if on_map is None and "cells" in names[0]:
+            low, high = float(panels[0][1].min()) - 0.8, float(panels[0][1].max()) + 0.8
+            ax.set(xlim=(low, high), ylim=(high, low))
+        elif "cells" in names[0]:
+            shown = torch.cat([path for _, path, its in panels if its == names])
+            corner, other = square(shown.amin(0).numpy() - 0.2, shown.amax(0).numpy() + 0.2)
+            ax.set(xlim=(corner[0], other[0]), ylim=(corner[1], other[1]))
+    _time_bar(figure, axes[0], f"step 1 to {len(states)}")
+    return figure
+
+
+def frames_figure(evaluation: Evaluation, num_episodes: int = 2) -> "Figure":
+    """True frames, predicted ones and the autoencoder's own, at horizons 1, 2, 4, ... and the last."""
+    episodes = evaluation.episodes
+    last = episodes.num_predicted
+    horizons = [2**power for power in range(last.bit_length()) if 2**power < last] + [last]
+    shown = min(num_episodes, episodes.batch_size)
+    seen = "place" if map_poses(evaluation) is None else "view"
+    figure, axes = canvas(3 * shown, len(horizons), (1.05 * len(horizons) + 1.2, 3.35 * shown + 0.4))
+    for b in range(shown):
+        rows = {
+            "true": episodes.predicted_frames,
+            "predicted": evaluation.predicted_frames,
+            "decoded from\nits encoding": evaluation.reconstructed_frames,
+        }
+        for r, (name, frames) in enumerate(rows.items()):
+            for c, horizon in enumerate(horizons):
+                ax = axes[3 * b + r, c]
+                ax.imshow(image(frames[b, horizon - 1]), interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+                new = evaluation.visited is not None and not bool(evaluation.visited[b, horizon - 1])
+                for spine in ax.spines.values():
+                    spine.set(color=UNVISITED if new else "black", linewidth=2.5 if new else 0.6)
+                if r == 0:
+                    title = (f"+{horizon}" if c else "step +1") + (f"\nnew {seen}" if new else "")
+                    ax.set_title(title, fontsize=9, color=UNVISITED if new else "black")
+            axes[3 * b + r, 0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    return figure
+
+
+def horizon_figure(evaluation: Evaluation) -> "Figure":
+    """Error, retrieval and localisation by the number of steps predicted, with all baselines."""
+    arrays, poses = evaluation.by_horizon, map_poses(evaluation)
+    seen = "place" if poses is None else "view"
+    curves = [
+        ("mean_frame_mse", MEAN, "mean memorised frame", "--"),
+        ("mse_unvisited", UNVISITED, f"predicted, new {seen}s", "-"),
+        ("mse_visited", PREDICTED, f"predicted, visited {seen}s", "-"),
+        ("reconstruction_mse", FLOOR, "decoded from its own encoding (floor)", ":"),
+    ]
+    if "mse_visited" not in arrays:
+        curves = [
+            ("mean_frame_mse_all", MEAN, "mean memorised frame", "--"),
+            ("mse", PREDICTED, "predicted", "-"),
+            ("reconstruction_mse_all", FLOOR, "decoded from its own encoding (floor)", ":"),
+        ]
+    if poses is not None:
+        # a walk hardly ever shows a view again, and a turn shows only such ones for a while
+        copy = ("copy_mse", COPY, "memorised frame of the nearest true pose", "-.")
+        predicted = [("mse", PREDICTED, "predicted", "-")] if poses.moving else curves[1:3]
+        ends = [("mean_frame_mse_all", *curves[0][1:]), ("reconstruction_mse_all", *curves[-1][1:])]
+        curves = [ends[0], copy, *predicted, ends[1]]
+    others = [
+        ("retrieval_accuracy", f"right {seen} retrieved (share of visited steps)"),
+        ("localisation_rmse", "position error (cells, best affine fit)"),
+        ("heading_rmse", "heading error (degrees)"),
+    ]
+    if poses is not None and poses.heading_errors is not None:
+        error = poses.heading_errors[:, evaluation.episodes.num_observed :]
+        arrays = arrays | {"heading_rmse": np.sqrt(np.square(error).mean(0))}
+    if poses is not None:
+        others.pop(0 if poses.moving else 1)
+    others = [(name, label) for name, label in others if name in arrays and np.isfinite(arrays[name]).any()]
+    curves = [curve for curve in curves if np.isfinite(arrays[curve[0]]).any()]
+    figure, axes = canvas(1, 1 + len(others), (4.4 * (1 + len(others)), 3.7))
+    horizon = np.arange(1, evaluation.episodes.num_predicted + 1)
+    for name, colour, label, line in curves:
+        _curve(axes[0, 0], horizon, arrays[name], colour, line, label)
+    axes[0, 0].set(yscale="log", ylabel="squared error a pixel")
+    low, high = axes[0, 0].get_ylim()
+    axes[0, 0].set_ylim(low, high * (high / low) ** (0.1 * (1 + len(curves))))  # room for the legend
+    axes[0, 0].legend(fontsize=8, loc="upper left")
+    for ax, (name, label) in zip(axes[0, 1:], others, strict=True):
+        if name == "heading_rmse":  # smooth as it is
+            ax.plot(horizon, arrays[name], color=PREDICTED, linewidth=1.8)
+        else:
+            _curve(ax, horizon, arrays[name], PREDICTED, "-", None)
+        ax.set(ylabel=label, ylim=(0, 1.03) if name == "retrieval_accuracy" else (0, None))
+    for ax in axes[0]:
+        ax.set_xlabel("steps after the last memorised one")
+        plain(ax)
+    return figure
+
+
+def rooms_figure(evaluation: Evaluation) -> "Figure | None":
+    """How often frames are of the right room, by the number of steps predicted; None where there are no rooms."""
+    arrays = evaluation.by_horizon
+    if "room_accuracy" not in arrays or not np.isfinite(arrays["room_accuracy"]).any():
+        return None
+    figure, axes = canvas(1, 1, (8.0, 4.2))
+    horizon = np.arange(1, evaluation.episodes.num_predicted + 1)
+    for name, colour, label, line in (
+        ("_most_seen", MEAN, "always the room seen most", "--"),
+        ("_copy", COPY, "memorised frame of the nearest true pose", "-."),
+        ("", PREDICTED, "predicted", "-"),
+        ("_true_frames", FLOOR, "true frames (the classifier's own limit)", ":"),
+    ):
+        _curve(axes[0, 0], horizon, arrays[f"room_accuracy{name}"], colour, line, label)
+    axes[0, 0].set(xlabel="steps after the last memorised one", ylabel="right room (share of steps)", ylim=(0, 1.03))
+    figure.legend(fontsize=8, loc="outside upper center", ncols=2)
+    plain(axes[0, 0])
+    return figure
+
+
+def _curve(ax: Any, x: np.ndarray, y: np.ndarray, colour: str, line: str, label: str | None) -> None:
+    ax.plot(x, y, color=colour, alpha=0.2, linewidth=0.8)
+    known = np.isfinite(y).astype(float)
+    window = np.ones(min(SMOOTHING, len(y)))
+    with np.errstate(invalid="ignore"):
+        smooth = np.convolve(np.nan_to_num(y), window, "same") / np.convolve(known, window, "same")
+    smooth[np.convolve(known, np.ones(min(3, len(y))), "same") == 0] = (
+        np.nan
+    )  # not over gaps that are wider than a step
+    # two curves often lie on each other: a wide dotted one stays visible on top
+    ax.plot(x, smooth, line, color=colour, linewidth=2.4 if line == ":" else 1.8, label=label)
+
+
+def _timed_path(ax: Any, points: np.ndarray) -> None:
+    from matplotlib.collections import LineCollection
+
+    segments: Any = np.stack([points[:-1], points[1:]], 1)
+    ax.add_collection(LineCollection(segments, colors="white", linewidths=2.4, alpha=0.7))
+    lines = LineCollection(segments, array=np.linspace(0, 1, len(segments)), cmap=TIME_MAP, linewidths=1.2)
+    ax.add_collection(lines)
+    ax.scatter(*points.T, c=np.linspace(0, 1, len(points)), cmap=TIME_MAP, s=7, zorder=3)
+
+
+def _time_bar(figure: Any, axes: Any, label: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(ScalarMappable(cmap=TIME_MAP), ax=list(axes), shrink=0.75, ticks=[])
+    bar.set_label(f"time: {label}", fontsize=9)

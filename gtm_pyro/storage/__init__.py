@@ -1,0 +1,1 @@
+"""Run folders, checkpoints, shards of episodes, and how they are written."""

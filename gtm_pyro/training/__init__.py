@@ -1,0 +1,1 @@
+"""Fitting: stages, their loop, and its checks."""

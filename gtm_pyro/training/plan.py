@@ -1,0 +1,84 @@
+"""What decides the steps of a run, as JSON values: a run is resumed only with the same."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+
+from gtm_pyro.errors import RunFolderError
+from gtm_pyro.networks.precision import Precision
+from gtm_pyro.tasks.base import EpisodeData
+from gtm_pyro.training.stages import LearningRates, Schedule
+
+_PARTS = ("transition", "memory", "prior")
+
+
+def make_plan(
+    model: Any,
+    guide: Any,
+    data: EpisodeData,
+    loss: Any,
+    schedule: Schedule,
+    rates: LearningRates,
+    seed: int,
+    clip_norm: float | None,
+    max_restarts: int,
+    precision: Precision,
+) -> dict[str, Any]:
+    """The settings of a run, its classes, and a checksum of the episodes with which it begins."""
+    # Pyro guesses max_plate_nesting on a first use and keeps the guess
+    settings = {name: value for name, value in vars(loss).items() if name != "max_plate_nesting"}
+    parts = {name: getattr(model, name, None) for name in _PARTS}
+    return {
+        "seed": seed,
+        "steps": schedule.total,
+        "stages": [asdict(stage) for stage in schedule.stages],
+        "learning_rates": {"default": rates.default, **rates.by_prefix},
+        "clip_norm": clip_norm,
+        "precision": precision,
+        "loss": type(loss).__name__,
+        **{f"loss.{name}": value for name, value in settings.items() if isinstance(value, bool | int | float | str)},
+        "max_restarts": max_restarts,
+        "model": type(model).__name__,
+        # without addresses, which differ in every process
+        **{f"model.{name}": re.sub(r" at 0x\w+", "", repr(part)) for name, part in parts.items()},
+        "model.displacement_weight": getattr(model, "displacement_weight", 0.0),
+        "model.pose_unit": getattr(model, "pose_unit", 1.0),
+        "guide": type(guide).__name__,
+        "data": f"{type(data).__name__}, checksum {_checksum(data, schedule, seed)}",
+    }
+
+
+def check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
+    """Compare the plan in a checkpoint with that of the run that goes on from it.
+
+    :raises RunFolderError: names the first setting that is not as the run was started with.
+    """
+    # runs that began before there was a choice, or before it was written down, do not say it
+    unknown = {name: mine.get(name) for name in ("model.transition", "model.displacement_weight", "model.pose_unit")}
+    theirs = {"precision": "float32", **unknown, **theirs} if isinstance(theirs, dict) else {}
+    if "stages" in theirs:
+        theirs["stages"] = [{**stage, "frozen": stage.get("frozen", [])} for stage in theirs["stages"]]
+    mine = json.loads(json.dumps(mine))
+    for name in {**mine, **theirs}:
+        if theirs.get(name) != mine.get(name):
+            raise RunFolderError(
+                f"{source}: {name}: expected {theirs.get(name)}, with which the run began, got {mine.get(name)}"
+            )
+
+
+def _checksum(data: EpisodeData, schedule: Schedule, seed: int) -> str:
+    """Of mean frames and actions at each step of the first stage, drawn on the CPU wherever the run computes."""
+    stage = schedule.stages[0]
+    episodes = data.sample(
+        stage.batch_size, num_observed=stage.num_observed, num_predicted=stage.num_predicted, seed=seed
+    )
+    means = [x.cpu().double().flatten(2).mean(0) for x in (episodes.frames, episodes.actions)]
+    # rounded, for another processor may render the same frames with other last bits
+    rounded = torch.cat([means[0].mean(-1), means[1].flatten()]).mul(1000).round().long()
+    return f"{crc32(rounded.numpy().tobytes()):08x}"
