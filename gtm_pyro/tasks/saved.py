@@ -34,6 +34,8 @@ class SavedEpisodes:
         headings are in degrees; or there is but one episode. Names the file, the array, what was expected and what
         came.
     :raises ConfigError: test_fraction or action_names do not fit.
+    :ivar lengths: for each split, the steps of each of its episodes.
+    :ivar pose_names: as the shards or the argument say; None without poses, or with poses that are positions alone.
     """
 
     def __init__(
@@ -91,6 +93,11 @@ class SavedEpisodes:
             "train": where[:first_test],
             "test": where[first_test:],
         }
+        self.lengths: dict[Split, tuple[int, ...]] = {
+            split: tuple(self._shards[shard]["frames"].shape[1] for shard, _ in episodes)
+            for split, episodes in self._episodes.items()
+        }
+        self.pose_names, self.has_heading = first.pose_names, first.has_heading
 
     def sample(
         self,
@@ -132,6 +139,14 @@ class SavedEpisodes:
         stacked |= {name: self._shards[0][name] for name in _OF_ALL if name in self._shards[0]}
         stacked["num_observed"] = np.asarray(num_observed)
         return episodes_from_arrays(stacked, validate=False).to(torch.get_default_dtype()).to(device)
+
+    def num_fitting(self, num_observed: int, num_predicted: int, split: Split = "train") -> int:
+        """How many episodes of a split are long enough for such a window; the others are never drawn from.
+
+        :raises ConfigError: none is.
+        """
+        starts = self._starts(num_observed, num_predicted, split)
+        return sum(1 for shard, _ in self._episodes[split] if starts[shard])
 
     def mid_episode_share(self, num_observed: int, num_predicted: int, split: Split = "train") -> float:
         """The share of windows that do not start where their episode does.

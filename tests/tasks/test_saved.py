@@ -57,6 +57,14 @@ def test_long_windows_come_from_long_episodes(folder):
         data.sample(4, num_observed=20, num_predicted=11, seed=0)
 
 
+def test_what_the_data_says_of_itself(folder):
+    data = SavedEpisodes(str(folder))
+    assert data.lengths == {"train": (10,) * 7 + (30,), "test": (30, 30)}
+    assert (data.pose_names, data.has_heading) == (None, False)
+    assert [data.num_fitting(observed, 2) for observed in (8, 9, 25)] == [8, 1, 1]
+    assert data.num_fitting(9, 2, "test") == 2
+
+
 def test_the_same_seed_gives_the_same_windows(folder):
     data = SavedEpisodes(str(folder))
     state = torch.get_rng_state()
