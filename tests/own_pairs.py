@@ -1,6 +1,6 @@
 """Pairs of a user's own that lack what GTM-SM has: neither path nor memory, a path alone, a memory alone.
 
-Each takes the sizes that the data has, ``frame_shape`` and ``action_dim``, as its arguments, and nothing else is needed.
+Each takes the sizes that the data has, ``frame_shape`` and ``action_dim``, as its arguments and needs no others.
 """
 
 from typing import Any

@@ -15,13 +15,14 @@ from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError, first_lin
 from gtm_pyro.evaluation.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment.catalogue import import_class
 from gtm_pyro.experiment.config import Config, Experiment, data_path, resolve
-from gtm_pyro.experiment.files import Raw, experiments, read_experiment, read_run
+from gtm_pyro.experiment.files import experiments, read_experiment
 from gtm_pyro.inference.programs import check_can_be_evaluated
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters
 from gtm_pyro.storage import checkpoints
 from gtm_pyro.storage.limits import check_episodes, check_memory, check_stages
 from gtm_pyro.storage.names import quoted
 from gtm_pyro.storage.run_folder import RunFolder
+from gtm_pyro.storage.yaml import Raw, read_run
 from gtm_pyro.tasks.base import MeasuringData
 from gtm_pyro.testing.running import summary
 from gtm_pyro.training.fitting import check_particles, rehearse_stages, resolve_device

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gtm_pyro.errors import ConfigError, did_you_mean
-from gtm_pyro.experiment.moved import todays
+from gtm_pyro.storage.moved import todays
 
 
 @dataclass(frozen=True)

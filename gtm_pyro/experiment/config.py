@@ -15,10 +15,10 @@ import yaml
 from gtm_pyro.errors import ConfigError, GTMPyroError, did_you_mean
 from gtm_pyro.experiment.catalogue import class_path, import_class, short_names
 from gtm_pyro.experiment.errors import describe
-from gtm_pyro.experiment.files import Raw, parse_yaml
-from gtm_pyro.experiment.moved import todays
 from gtm_pyro.storage.limits import LARGEST_THREADS, check_episodes, check_range, check_seed
+from gtm_pyro.storage.moved import todays
 from gtm_pyro.storage.names import load_with_names
+from gtm_pyro.storage.yaml import Raw, parse_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

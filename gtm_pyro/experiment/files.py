@@ -1,16 +1,12 @@
-"""The YAML of experiments: the library's by name, files of one's own, and the config.yaml of runs."""
+"""The YAML of experiments: the library's by name, and files of one's own."""
 
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gtm_pyro.errors import ConfigError, RunFolderError, did_you_mean
-from gtm_pyro.experiment.moved import translated
-
-Raw = dict[str, Any]
+from gtm_pyro.errors import ConfigError, did_you_mean
+from gtm_pyro.storage.yaml import Raw, parse_yaml, read_yaml
 
 
 def experiments() -> dict[str, str]:
@@ -55,7 +51,7 @@ def _find(field: str, wanted: Any, folder: Path) -> tuple[str, Raw]:
     if not (isinstance(wanted, str) and (path.suffix in (".yaml", ".yml") or path.is_file())):
         hint = did_you_mean(str(wanted), known)
         raise ConfigError(f"{field}: expected {' or '.join(known)} or a YAML file, got {wanted!r}{hint}")
-    return str(path.resolve()), _read_yaml(path)
+    return str(path.resolve()), read_yaml(path)
 
 
 def _laid_over(old: Any, new: Any) -> Any:
@@ -67,43 +63,3 @@ def _laid_over(old: Any, new: Any) -> Any:
     if new.get("class_path", old.get("class_path")) != old.get("class_path"):
         return new
     return old | {name: _laid_over(old.get(name), value) for name, value in new.items()}
-
-
-def read_run(path: Path) -> Raw:
-    """The config.yaml of a run.
-
-    :raises RunFolderError: it is missing or cut short.
-    """
-    if not path.is_file():
-        raise RunFolderError(f"{path}: expected the config of a run, there is no such file")
-    try:
-        return _read_yaml(path)
-    except ConfigError as error:
-        raise RunFolderError(str(error)) from None
-
-
-def _read_yaml(path: Path) -> Raw:
-    try:
-        return translated(parse_yaml(str(path), path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path}: expected an experiment in YAML ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected an experiment in YAML, got a file that is no text") from None
-
-
-def parse_yaml(source: str, text: str) -> Raw:
-    """A YAML mapping.
-
-    :param source: named in errors.
-    :raises ConfigError: not valid YAML, or no mapping of names.
-    """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{source}: {where}not valid YAML: {problem}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{source}: expected the fields of an experiment, got {type(content).__name__}")
-    return content

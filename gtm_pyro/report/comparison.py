@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gtm_pyro.errors import ConfigError
-from gtm_pyro.experiment.files import read_run
 from gtm_pyro.report.page import data_uri, read_evaluation
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.json import plain
 from gtm_pyro.storage.names import printable, quoted
 from gtm_pyro.storage.run_folder import RunFolder
+from gtm_pyro.storage.yaml import read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

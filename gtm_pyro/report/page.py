@@ -12,11 +12,11 @@ from gtm_pyro import __version__
 from gtm_pyro.diagnostics.advice import advise, of_check
 from gtm_pyro.errors import RunFolderError
 from gtm_pyro.evaluation.map_verdict import doubt
-from gtm_pyro.experiment.files import read_run
 from gtm_pyro.report.words import CHECKS, percent
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.names import printable
 from gtm_pyro.storage.run_folder import RunFolder
+from gtm_pyro.storage.yaml import read_run
 from gtm_pyro.tasks.labyrinth.words import (
     bars_note_of,
     bars_of,

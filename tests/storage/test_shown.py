@@ -12,11 +12,12 @@ import yaml
 
 from gtm_pyro.cli import main
 from gtm_pyro.experiment.config import resolve
-from gtm_pyro.experiment.files import parse_yaml, read_experiment
+from gtm_pyro.experiment.files import read_experiment
 from gtm_pyro.report.comparison import compare
 from gtm_pyro.report.page import write_report
 from gtm_pyro.storage.names import printable, quoted
 from gtm_pyro.storage.run_folder import RunFolder
+from gtm_pyro.storage.yaml import parse_yaml
 
 LATIN = os.fsdecode(b"caf\xe9")
 ASCII_PYTHON = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -13,7 +13,7 @@ from gtm_pyro.cli import main
 from gtm_pyro.cli.inputs import stored
 from gtm_pyro.evaluation.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment.config import resolve
-from gtm_pyro.experiment.files import experiments, parse_yaml, read_experiment, read_run
+from gtm_pyro.experiment.files import experiments, read_experiment
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
 from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
@@ -21,6 +21,7 @@ from gtm_pyro.report.figures import rooms_figure
 from gtm_pyro.report.page import summary
 from gtm_pyro.storage import checkpoints
 from gtm_pyro.storage.run_folder import RunFolder
+from gtm_pyro.storage.yaml import parse_yaml, read_run
 from gtm_pyro.tasks import LabyrinthRooms, LabyrinthWalk
 from gtm_pyro.tasks.base import MeasuringData
 from gtm_pyro.tasks.labyrinth.clearance import Clearance, room_at
