@@ -66,6 +66,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")
 
 
+def kind_and_line(error: BaseException) -> str:
+    """The kind of an error and its first line, for errors that this library did not foresee."""
+    return type(error).__name__ + (f" ({first_line(error)})" if str(error).strip() else "")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ "; did you mean X?" if a known name is close, otherwise nothing."""
     lower = {candidate.lower(): candidate for candidate in known}

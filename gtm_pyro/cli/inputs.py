@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError, first_line
+from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError, first_line, kind_and_line
 from gtm_pyro.evaluation.evaluation import Evaluation, evaluate
 from gtm_pyro.experiment.catalogue import import_class
 from gtm_pyro.experiment.config import Config, Experiment, data_path, resolve
@@ -24,7 +24,6 @@ from gtm_pyro.storage.names import quoted
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.storage.yaml import Raw, read_run
 from gtm_pyro.tasks.base import MeasuringData
-from gtm_pyro.testing.running import summary
 from gtm_pyro.training.fitting import check_particles, rehearse_stages, resolve_device
 
 # what may change when a run goes on: where it computes and how often it writes, not what it computes
@@ -211,7 +210,7 @@ def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
     except (GTMPyroError, ValueError, RuntimeError) as error:
         raise ConfigError(f"evaluation: {first_line(error)}") from error
     except Exception as error:  # of a part of a user's own, for instance
-        raise ConfigError(f"evaluation: {summary(error)}") from error
+        raise ConfigError(f"evaluation: {kind_and_line(error)}") from error
     stages = [replace(stage, batch_size=1) for stage in experiment.stages]
     with callers_random_state(device), module_parameters(model, guide):
         precision = experiment.fields["precision"]

@@ -3,6 +3,7 @@
 ``check_pair(model, guide, episodes)`` runs every check; :class:`PairConformance` is the same as a class of tests.
 """
 
+from gtm_pyro.inference.checks import check_programs
 from gtm_pyro.testing.batches import check_batches
 from gtm_pyro.testing.bound import check_bound
 from gtm_pyro.testing.densities import check_densities, check_log_probs
@@ -11,7 +12,7 @@ from gtm_pyro.testing.gradients import check_finite_gradients, check_gradients
 from gtm_pyro.testing.pair import PairConformance, check_pair
 from gtm_pyro.testing.placement import check_devices, check_float64
 from gtm_pyro.testing.running import ConformanceError, NotApplicable
-from gtm_pyro.testing.sites import check_plates, check_programs, check_signature, check_sites, check_warnings
+from gtm_pyro.testing.sites import check_plates, check_signature, check_sites, check_warnings
 from gtm_pyro.testing.state import check_particles, check_repeatable, check_saving, check_vectorized_particles
 
 __all__ = [

@@ -4,20 +4,14 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.inference.checks import latent_sites, sample_sites
 from gtm_pyro.reading import Reading
-from gtm_pyro.testing.running import (
-    ConformanceError,
-    NotApplicable,
-    conformance_check,
-    copied,
-    latent_sites,
-    sample_sites,
-    traces,
-)
+from gtm_pyro.testing.running import ConformanceError, NotApplicable, conformance_check, copied, traces
 
 _TOLERANCE = 1e-5
 
@@ -39,8 +33,7 @@ def check_batches(model: Any, guide: Any, episodes: Episodes, reading: Reading |
     for trace in whole.values():
         for name, entry in trace.nodes.items():
             plate: Any = entry.get("fn")
-            # pyro's own name for the indices of a plate
-            if type(plate).__name__ == "_Subsample" and (plate.subsample_size or plate.size) < plate.size:
+            if site_is_subsample(entry) and (plate.subsample_size or plate.size) < plate.size:
                 raise NotApplicable(f"the plate {name!r} is subsampled")
     last = episodes.batch_size - 1
     for rows in (*([b] for b in range(episodes.batch_size)), list(range(last, -1, -1))):

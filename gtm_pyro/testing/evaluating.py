@@ -3,10 +3,10 @@
 from typing import Any
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, GTMPyroError
+from gtm_pyro.errors import ConfigError, GTMPyroError, kind_and_line
 from gtm_pyro.inference.programs import check_can_be_evaluated
 from gtm_pyro.reading import Reading
-from gtm_pyro.testing.running import ConformanceError, NotApplicable, conformance_check, copied, summary
+from gtm_pyro.testing.running import ConformanceError, NotApplicable, conformance_check, copied
 from gtm_pyro.training.restarts import median_regret
 
 
@@ -48,4 +48,4 @@ def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Readin
         try:
             step()
         except Exception as error:
-            raise ConformanceError(f"{name}: expected to work, got {summary(error)}") from error
+            raise ConformanceError(f"{name}: expected to work, got {kind_and_line(error)}") from error

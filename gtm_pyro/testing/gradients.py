@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.inference.checks import latent_sites
 from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import (
@@ -17,7 +18,6 @@ from gtm_pyro.testing.running import (
     backward,
     conformance_check,
     copied,
-    latent_sites,
     loss_of,
     named_parameters,
     traces,

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.inference.checks import sample_sites
 from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import (
@@ -20,7 +21,6 @@ from gtm_pyro.testing.running import (
     conformance_check,
     copied,
     named_parameters,
-    sample_sites,
     traces,
 )
 

@@ -3,20 +3,18 @@
 import copy
 import functools
 import unittest
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import GTMPyroError
-from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
+from gtm_pyro.errors import GTMPyroError, kind_and_line
+from gtm_pyro.inference.checks import ProgramError, isolated, sample_sites
+from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 
 SEED = 0
@@ -42,35 +40,12 @@ def conformance_check(function: Check) -> Check:
                 function(model, guide, episodes, *args, **options)
         except NotApplicable as reason:
             raise NotApplicable(f"{name}: {reason}") from None
-        except ConformanceError as error:
+        except (ConformanceError, ProgramError) as error:
             raise ConformanceError(f"{name}: {error}") from error.__cause__
         except Exception as error:
-            raise ConformanceError(f"{name}: expected the pair to run, got {summary(error)}") from error
+            raise ConformanceError(f"{name}: expected the pair to run, got {kind_and_line(error)}") from error
 
     return cast(Check, run)
-
-
-@contextmanager
-def isolated(model: Any, guide: Any, episodes: Episodes) -> Iterator[None]:
-    """Pyro's checks on, its parameter store empty, the caller's random state put back, warnings not shown."""
-    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
-    # a function may close over modules that nobody here knows; theirs go to the store
-    local = module_parameters(*modules) if len(modules) == 2 else nullcontext()
-    with (
-        callers_random_state(episodes.device),
-        pyro.get_param_store().scope(),
-        local,
-        pyro.validation_enabled(True),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def summary(error: BaseException) -> str:
-    """The kind of an error and its first line."""
-    lines = str(error).strip().splitlines()
-    return type(error).__name__ + (f" ({lines[0].rstrip(' :')})" if lines else "")
 
 
 def traces(
@@ -87,20 +62,6 @@ def traces(
     drawn.compute_log_prob()
     scored.compute_log_prob()
     return scored, drawn
-
-
-def sample_sites(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
-    """Sites drawn from a distribution, observed or not, without the subsampling of plates."""
-    sites: dict[str, Any] = {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
-    }
-    return sites
-
-
-def latent_sites(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
-    return {name: node for name, node in sample_sites(trace).items() if not node["is_observed"]}
 
 
 def plate_nesting(trace: poutine.Trace) -> int:

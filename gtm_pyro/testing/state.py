@@ -10,6 +10,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.inference.checks import latent_sites, sample_sites
 from gtm_pyro.inference.randomness import set_seed
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import (
@@ -19,10 +20,8 @@ from gtm_pyro.testing.running import (
     close,
     conformance_check,
     copied,
-    latent_sites,
     loss_of,
     plate_nesting,
-    sample_sites,
     traces,
 )
 

@@ -20,7 +20,8 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError, first_line
+from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError, first_line, kind_and_line
+from gtm_pyro.inference.checks import check_programs
 from gtm_pyro.inference.losses import check_combination
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
 from gtm_pyro.networks.precision import Precision, check_precision, networks_in
@@ -28,8 +29,6 @@ from gtm_pyro.storage.interrupts import StopSignals
 from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_range, check_seed, check_stages
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.tasks.base import EpisodeData
-from gtm_pyro.testing.running import summary
-from gtm_pyro.testing.sites import check_programs
 from gtm_pyro.training.learner import Learner
 from gtm_pyro.training.loop import Training
 from gtm_pyro.training.plan import make_plan
@@ -218,7 +217,7 @@ def rehearse_stages(
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"stage {number}: {first_line(error)}") from error
         except Exception as error:  # of a part of a user's own, for instance
-            raise ConfigError(f"stage {number}: {summary(error)}") from error
+            raise ConfigError(f"stage {number}: {kind_and_line(error)}") from error
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
@@ -34,7 +35,7 @@ def elbo_terms(model: nn.Module, guide: nn.Module, episodes: Episodes, reading: 
     for name in model_trace.observation_nodes:
         terms["log_likelihood"] += float(model_trace.nodes[name]["log_prob_sum"]) / frames
     for name in model_trace.stochastic_nodes:
-        if name in guide_trace.nodes and not _is_plate(model_trace.nodes[name]):
+        if name in guide_trace.nodes and not site_is_subsample(model_trace.nodes[name]):
             difference = guide_trace.nodes[name]["log_prob_sum"] - model_trace.nodes[name]["log_prob_sum"]
             terms[f"kl_{name}"] = float(difference) / frames
     return terms
@@ -118,7 +119,3 @@ def _quietly(call: Any, *args: Any) -> None:
         call(*args)
     except OSError:
         pass
-
-
-def _is_plate(site: Mapping[str, Any]) -> bool:
-    return type(site["fn"]).__name__ == "_Subsample"

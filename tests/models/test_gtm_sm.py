@@ -10,6 +10,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine.util import site_is_subsample
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, MemoryReadError
@@ -66,7 +67,7 @@ def test_three_sites_with_the_shapes_of_the_docstring(reading: Reading) -> None:
     episodes = walk()
     drawn, scored = traces(model, guide, episodes, reading)
     steps = 6 if reading.scored == "predicted" else 18
-    latent = {name for name in scored.stochastic_nodes if not type(scored.nodes[name]["fn"]).__name__ == "_Subsample"}
+    latent = {name for name in scored.stochastic_nodes if not site_is_subsample(scored.nodes[name])}
     assert latent | set(scored.observation_nodes) == {"s", "z", "x"}
     assert scored.nodes["s"]["value"].shape == (3, 1, 18, 2)
     assert scored.nodes["z"]["value"].shape == (3, steps, 4)
