@@ -76,7 +76,8 @@ def refuse(*args, **keywords):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import gtm_pyro
 for module in pkgutil.walk_packages(gtm_pyro.__path__, "gtm_pyro."):
-    importlib.import_module(module.name)
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 """
     environment = {"HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "mpl"), "PATH": ""}
     place = tmp_path / "empty"

@@ -160,7 +160,7 @@ def test_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"data": "SavedEpisodes"}, "data: gtm_pyro.tasks.SavedEpisodes needs a value for directory"),
         ({"data.crop_size": "12"}, "model.encoder.frame_shape: expected (3, 12, 12) as the data has it, got (3, 8, 8)"),
         ({"model.transition": "Transl"}, "did you mean Translation?"),
-        ({"model.transition": "FrameDecoder"}, "model.transition: expected a Transition, got gtm_pyro.networks.frames"),
+        ({"model.transition": "FrameDecoder"}, "expected a Transition, got gtm_pyro.networks.FrameDecoder"),
         ({"model.transition.scale": "abc"}, "model.transition.scale: expected float, got abc"),
         ({"model.transition.scale": "-1"}, "scale: expected a number over 0, got -1.0"),
         ({"model.memory.backend": "foo"}, "model.memory.backend: expected auto or torch or kdtree"),
