@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from folder_cases import loaded
 
-from gtm_pyro.episodes import Episodes, concatenate, load_shards, save_shards
+from gtm_pyro.episodes import Episodes, concatenate, save_shards
 from gtm_pyro.errors import EpisodesError
 
 
@@ -45,10 +46,11 @@ def test_sizes_and_parts():
     for name in ("frames", "actions", "poses"):
         whole = getattr(episodes, name)
         assert torch.equal(getattr(episodes, f"observed_{name}"), whole[:, :4])
-        assert torch.equal(getattr(episodes, f"predicted_{name}"), whole[:, 4:])
+        if name != "poses":
+            assert torch.equal(getattr(episodes, f"predicted_{name}"), whole[:, 4:])
     assert episodes.observed.num_steps == episodes.observed.num_observed == 4
     bare = Episodes(episodes.frames, episodes.actions, 6)
-    assert bare.observed_poses is None and bare.predicted_poses is None
+    assert bare.observed_poses is None
     assert bare.predicted_frames.shape == (3, 0, 3, 4, 5)
 
 
@@ -68,7 +70,7 @@ def test_steps_keep_what_was_memorised():
 
 def test_another_tau_and_some_of_the_batch():
     episodes = make()
-    assert episodes.split(2).num_predicted == 4
+    assert episodes.steps(0, 6, 2).num_predicted == 4
     assert torch.equal(episodes[1].frames, episodes.frames[1:2])
     assert torch.equal(episodes[-1].actions, episodes.actions[2:])
     assert torch.equal(episodes[torch.tensor([2, 0])].poses, episodes.poses[[2, 0]])
@@ -90,17 +92,19 @@ def test_to_changes_every_tensor():
     [
         ({"frames": torch.rand(3, 6, 4, 5)}, r"frames: expected \(batch, time, channels.*got \(3, 6, 4, 5\)"),
         (
-            {"frames": torch.zeros(3, 6, 3, 4, 5, dtype=torch.uint8)},
-            "frames: expected dtype float32 or float64",
+            {"frames": torch.zeros(3, 6, 3, 4, 5, dtype=torch.int64)},
+            "frames: expected dtype float32, float64 or uint8, got torch.int64",
         ),
         ({"frames": np.zeros((3, 6, 3, 4, 5))}, "frames: expected a torch tensor, got ndarray"),
         ({"actions": torch.zeros(3, 5, 2)}, r"actions: expected \(3, 6, 2\), got \(3, 5, 2\)"),
         ({"actions": torch.zeros(3, 6)}, r"actions: expected \(batch, time, action_dim\)"),
         ({"actions": torch.zeros(3, 6, 0)}, r"actions: .*none of them 0, got \(3, 6, 0\)"),
-        (
-            {"actions": torch.zeros(3, 6, 2, dtype=torch.int64)},
-            "actions: expected torch.float32 .*got torch.int64",
-        ),
+        ({"actions": torch.zeros(3, 6)}, r"actions: .*got \(3, 6\); .*actions.long\(\)"),
+        ({"actions": torch.zeros(3, 5, dtype=torch.int64)}, r"actions: expected \(3, 6\), got \(3, 5\)"),
+        ({"actions": torch.zeros(3, 6, 2, dtype=torch.float64)}, "actions: expected torch.float32 .*torch.float64"),
+        ({"is_first": torch.zeros(3, 6)}, "is_first: expected torch.bool on cpu, got torch.float32"),
+        ({"is_first": torch.zeros(3, 5, dtype=torch.bool)}, r"is_first: expected \(3, 6\), got \(3, 5\)"),
+        ({"num_actions": 3}, "num_actions: expected 2, as vectors of actions have, got 3"),
         ({"actions": torch.zeros(3, 6, 2, device="meta")}, "actions: expected .*on cpu .*on meta"),
         ({"poses": torch.zeros(2, 6, 2)}, r"poses: expected \(3, 6, 2\), got \(2, 6, 2\)"),
         ({"worlds": torch.zeros(2, 3, 8, 8)}, r"worlds: expected \(3, 3, 8, 8\), got \(2, 3, 8, 8\)"),
@@ -153,7 +157,7 @@ def test_shards_come_back_in_order(tmp_path):
     episodes = make(batch=5)
     paths = save_shards(episodes, tmp_path / "data", shard_size=2)
     assert [path.name for path in paths] == [f"episodes-0000{i}.npz" for i in range(3)]
-    assert_same(load_shards(tmp_path / "data"), episodes)
+    assert_same(loaded(tmp_path / "data"), episodes)
     with pytest.raises(EpisodesError, match="expected a folder without"):
         save_shards(episodes, tmp_path / "data")
     with pytest.raises(EpisodesError, match="shard_size"):
@@ -256,9 +260,9 @@ def test_damaged_shards_give_one_clear_line(tmp_path, damage, message):
 
 def test_a_folder_without_shards(tmp_path):
     with pytest.raises(EpisodesError, match="there is nothing"):
-        load_shards(tmp_path / "missing")
+        loaded(tmp_path / "missing")
     with pytest.raises(EpisodesError, match="holds no"):
-        load_shards(tmp_path)
+        loaded(tmp_path)
 
 
 def test_a_write_that_fails_leaves_the_old_shard(tmp_path):
@@ -277,3 +281,69 @@ def test_a_write_that_fails_leaves_the_old_shard(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert_same(Episodes.load(path), old)
     assert [entry.name for entry in tmp_path.iterdir()] == ["shard.npz"]
+
+
+# bytes and whole numbers
+
+
+def compact(batch: int = 3, time: int = 6, **more) -> Episodes:
+    generator = torch.Generator().manual_seed(batch)
+    frames = torch.randint(256, (batch, time, 3, 4, 5), generator=generator, dtype=torch.uint8)
+    return Episodes(frames, torch.randint(4, (batch, time), generator=generator), time - 2, num_actions=5, **more)
+
+
+def test_programs_see_floats_of_bytes_and_vectors_of_whole_numbers():
+    episodes = compact()
+    kept = episodes.stored
+    assert kept["frames"].dtype == torch.uint8 and kept["actions"].dtype == torch.int64
+    assert (episodes.dtype, episodes.action_dim, episodes.frame_shape) == (torch.float32, 5, (3, 4, 5))
+    frames, actions = kept["frames"].float() / 255, torch.eye(5)[kept["actions"]]
+    for part, steps in (("observed", slice(0, 4)), ("predicted", slice(4, 6))):
+        assert torch.equal(getattr(episodes, f"{part}_frames"), frames[:, steps])
+        assert torch.equal(getattr(episodes, f"{part}_actions"), actions[:, steps])
+    assert torch.equal(episodes.frames, frames) and torch.equal(episodes.actions, actions)
+    assert episodes.actions is episodes.actions, "programs know an episode by its tensors"
+    assert episodes.continuous_actions is False
+    for part in (episodes[1], episodes.steps(2, 5), episodes.observed, concatenate([episodes, episodes])):
+        assert part.stored["frames"].dtype == torch.uint8 and part.stored["actions"].ndim == 2
+        assert part.action_dim == 5, "what some steps do not do can still be done"
+    double = episodes.to(torch.float64)
+    assert torch.equal(double.frames, frames.double()) and torch.equal(double.actions, actions.double())
+    moved = episodes.to("meta")
+    assert moved.frames.dtype == torch.float32 and moved.actions.shape == (3, 6, 5)
+
+
+def test_how_many_actions_there_are():
+    frames = torch.zeros(1, 3, 3, 8, 8, dtype=torch.uint8)
+    assert Episodes(frames, torch.tensor([[0, 3, 1]]), 2).num_actions == 4
+    with pytest.raises(EpisodesError, match=r"actions\[0, 1\]: expected a whole number from 0 to 2, got 3"):
+        Episodes(frames, torch.tensor([[0, 3, 1]]), 2, num_actions=3)
+    with pytest.raises(EpisodesError, match=r"actions\[0, 2\]: expected a whole number from 0, got -1"):
+        Episodes(frames, torch.tensor([[0, 3, -1]]), 2)
+    with pytest.raises(EpisodesError, match="continuous_actions says, got whole numbers"):
+        Episodes(frames, torch.tensor([[0, 3, 1]]), 2, continuous_actions=True)
+    for wrong in (0, True, 2.0):
+        with pytest.raises(EpisodesError, match="num_actions: expected a whole number of at least 1"):
+            Episodes(frames, torch.tensor([[0, 1, 1]]), 2, num_actions=wrong)
+    vectors = torch.nn.functional.one_hot(torch.tensor([[0, 3, 1]]))  # int64
+    assert torch.equal(Episodes(frames, vectors, 2).actions, vectors.float())
+
+
+def test_shards_keep_bytes_and_whole_numbers(tmp_path):
+    is_first = torch.zeros(3, 6, dtype=torch.bool)
+    is_first[1, 3] = True
+    episodes = compact(is_first=is_first)
+    episodes.save(tmp_path / "a.npz")
+    back = Episodes.load(tmp_path / "a.npz")
+    for name, tensor in episodes.stored.items():
+        assert torch.equal(back.stored[name], tensor) and back.stored[name].dtype == tensor.dtype, name
+    assert (back.num_actions, back.num_observed) == (5, 4)
+    with pytest.raises(EpisodesError, match="num_actions: expected 6, the file says 5"):
+        Episodes.load(tmp_path / "a.npz", num_actions=6)
+
+
+def test_ten_recordings_of_frames_on_disk(tmp_path):
+    """At most 15 MB for 10 episodes of 150 steps of 56x56 RGB, whatever is in the frames."""
+    noise = np.random.default_rng(0).integers(0, 256, (10, 150, 3, 56, 56), dtype=np.uint8)
+    Episodes(torch.from_numpy(noise), torch.zeros(10, 150, dtype=torch.uint8), 150).save(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").stat().st_size < 15e6

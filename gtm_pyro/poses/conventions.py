@@ -68,17 +68,24 @@ def unwrapped(heading: Tensor) -> Tensor:
     return torch.cat([heading[..., :1], heading[..., 1:] - _TURN * turns], -1)
 
 
-def check_values(tensors: Mapping[str, Tensor], has_heading: bool, continuous_actions: bool | None) -> None:
+def check_values(
+    tensors: Mapping[str, Tensor],
+    has_heading: bool,
+    continuous_actions: bool | None,
+    is_first: Tensor | None = None,
+) -> None:
     """What a shard or a batch may hold, given that its shapes are right.
 
-    :param tensors: by the names of an episode's fields.
+    :param tensors: by the names of an episode's fields; those that can hold no bad value may be left out.
+    :param is_first: ``(batch, time)``, where episodes start within a recording.
     :raises EpisodesError: names the first bad value with its index.
     """
     for name, tensor in tensors.items():
         check_range(name, tensor, in_unit_interval=name in ("frames", "worlds"))
-    check_actions(tensors["actions"], continuous_actions)
+    if "actions" in tensors:
+        check_actions(tensors["actions"], continuous_actions, is_first)
     if has_heading:
-        check_headings(tensors["poses"])
+        check_headings(tensors["poses"], is_first)
 
 
 def check_range(name: str, tensor: Tensor, in_unit_interval: bool) -> None:
@@ -90,15 +97,18 @@ def check_range(name: str, tensor: Tensor, in_unit_interval: bool) -> None:
         raise EpisodesError(f"{name}{index}: expected {expected}, got {tensor[tuple(index)].item():g}")
 
 
-def check_headings(poses: Tensor) -> None:
+def check_headings(poses: Tensor, is_first: Tensor | None = None) -> None:
     """Refuse degrees, as far as they show; what they do to positions is for :func:`check_readings`.
 
     :param poses: ``(batch, time, 3)``.
+    :param is_first: ``(batch, time)``, steps to which nothing turned.
     :raises EpisodesError: a step changes the heading by more than a turn, or all are whole numbers and exceed one.
     """
     heading = poses[..., 2]
     jumps = heading.diff(dim=1).abs()
     far = jumps > _TURN + 0.01
+    if is_first is not None:
+        far &= ~is_first[:, 1:]
     advice = "radians are degrees times pi / 180"
     if bool(far.any()):
         b, t = far.nonzero()[0].tolist()
@@ -113,15 +123,19 @@ def check_headings(poses: Tensor) -> None:
         )
 
 
-def check_actions(actions: Tensor, continuous: bool | None) -> None:
+def check_actions(actions: Tensor, continuous: bool | None, is_first: Tensor | None = None) -> None:
     """
     :param actions: ``(batch, time, action_dim)``; the first step's say nothing.
     :param continuous: True for numbers, False for one-hot vectors, None where nobody said.
+    :param is_first: ``(batch, time)``, further steps whose actions say nothing.
     :raises EpisodesError: one-hot vectors that are none, or one column of numbers that look like indices.
     """
     if continuous is False:
         good = ((actions == 0) | (actions == 1)).all(-1) & (actions.sum(-1) == 1)
-        good[:, 0] |= (actions[:, 0] == 0).all(-1)
+        none = (actions == 0).all(-1)
+        good[:, 0] |= none[:, 0]
+        if is_first is not None:
+            good |= none & is_first
         if not bool(good.all()):
             b, t = (~good).nonzero()[0].tolist()
             shown = ", ".join(f"{x:g}" for x in actions[b, t].tolist())
@@ -131,8 +145,8 @@ def check_actions(actions: Tensor, continuous: bool | None) -> None:
         if whole and bool((actions > 0).any()):
             raise EpisodesError(
                 f"actions: expected one-hot vectors or continuous numbers, got one column of whole numbers up to "
-                f"{actions.max().item():g}, which look like indices; make them one-hot (torch.nn.functional.one_hot), "
-                "or say continuous_actions=True"
+                f"{actions.max().item():g}, which look like indices; give them as whole numbers, (batch, time) of an "
+                "integer dtype, make them one-hot (torch.nn.functional.one_hot), or say continuous_actions=True"
             )
 
 

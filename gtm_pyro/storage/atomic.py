@@ -60,9 +60,13 @@ def write_result(
 
 
 def write_arrays(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], error_class: type[GTMPyroError] = RunFolderError
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    error_class: type[GTMPyroError] = RunFolderError,
+    compressed: bool = False,
 ) -> Path:
     """Write arrays by name as an NPZ file, like :func:`write_result`."""
     content = BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)  # type: ignore[arg-type, unused-ignore]
+    save = np.savez_compressed if compressed else np.savez
+    save(content, allow_pickle=False, **arrays)  # type: ignore[arg-type, unused-ignore]
     return write_result(path, content.getbuffer(), error_class)

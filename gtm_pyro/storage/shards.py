@@ -14,10 +14,11 @@ from torch import Tensor
 from gtm_pyro.errors import EpisodesError, first_line
 
 SHARD_PATTERN = "*.npz"
-DECLARATIONS = ("num_observed", "pose_names", "continuous_actions")
+ARRAYS = ("frames", "actions", "poses", "worlds", "is_first")
+DECLARATIONS = ("num_observed", "pose_names", "continuous_actions", "num_actions")
 """Arrays that say what the others mean."""
 _REQUIRED_ARRAYS = ("frames", "actions")
-_OPTIONAL_ARRAYS = ("poses", "worlds", *DECLARATIONS)
+_OPTIONAL_ARRAYS = (*ARRAYS[2:], *DECLARATIONS)
 
 
 def find_shards(directory: str | os.PathLike[str]) -> list[Path]:
@@ -60,14 +61,13 @@ def read_shard(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def declared(
-    arrays: dict[str, np.ndarray], source: str, pose_names: Sequence[str] | None, continuous_actions: bool | None
-) -> dict[str, np.ndarray]:
+def declared(arrays: dict[str, np.ndarray], source: str, **said: Sequence[str] | int | None) -> dict[str, np.ndarray]:
     """The arrays of a shard, with declarations that it lacks.
 
+    :param said: declarations by name; None says nothing.
     :raises EpisodesError: it says something else.
     """
-    for name, value in (("pose_names", pose_names), ("continuous_actions", continuous_actions)):
+    for name, value in said.items():
         if value is None:
             continue
         if name in arrays and arrays[name].tolist() != np.asarray(value).tolist():
@@ -78,22 +78,25 @@ def declared(
 
 
 def fields_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The fields of ``Episodes`` by name: uint8 frames become [0, 1], everything takes the dtype of the frames.
+    """The fields of ``Episodes`` by name: frames and actions as they are stored, other numbers of the dtype seen.
 
     :raises EpisodesError: an array of another kind.
     """
     tensors = {name: _to_tensor(name, array) for name, array in arrays.items() if name not in DECLARATIONS}
-    dtype = tensors["frames"].dtype
+    dtype = torch.float64 if tensors["frames"].dtype == torch.float64 else torch.float32
     steps = arrays["frames"].shape[1] if arrays["frames"].ndim > 1 else 1
-    tau = arrays.get("num_observed", np.asarray(steps))
-    if tau.ndim or tau.dtype.kind not in "iu":
-        raise EpisodesError(f"num_observed: expected one whole number, got {tau.dtype}, shape {tau.shape}")
-    fields: dict[str, Any] = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    said = {name: _declaration(name, arrays[name]) for name in DECLARATIONS[1:] if name in arrays}
-    return fields | said | {"num_observed": int(tau)}
+    fields: dict[str, Any] = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
+    said = {name: _declaration(name, arrays[name]) for name in DECLARATIONS if name in arrays}
+    return fields | {"num_observed": steps} | said
 
 
-def _declaration(name: str, array: np.ndarray) -> tuple[str, ...] | bool:
+def _declaration(name: str, array: np.ndarray) -> tuple[str, ...] | bool | int:
+    if name.startswith("num_"):
+        if array.ndim or array.dtype.kind not in "iu":
+            raise EpisodesError(f"{name}: expected one whole number, got {array.dtype}, shape {array.shape}")
+        return int(array)
     if name == "pose_names" and array.ndim == 1 and array.dtype.kind == "U":
         return tuple(array.tolist())
     if name == "continuous_actions" and array.ndim == 0 and array.dtype.kind == "b":
@@ -103,11 +106,17 @@ def _declaration(name: str, array: np.ndarray) -> tuple[str, ...] | bool:
 
 
 def _to_tensor(name: str, array: np.ndarray) -> Tensor:
-    if name in ("frames", "worlds") and array.dtype == np.uint8:
+    if name == "frames" and array.dtype == np.uint8:
+        return torch.from_numpy(array)
+    if name == "worlds" and array.dtype == np.uint8:
         return torch.from_numpy(array).to(torch.float32) / 255
-    allowed = "f" if name in ("frames", "worlds") else "fiub"
+    if name == "is_first" and array.dtype == np.bool_:
+        return torch.from_numpy(array)
+    if name == "actions" and array.ndim == 2 and array.dtype.kind in "iu":
+        return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int64))
+    allowed = {"frames": "f", "worlds": "f", "is_first": ""}.get(name, "fiub")
     if array.dtype.kind not in allowed:
-        kinds = "floats in [0, 1] or uint8" if allowed == "f" else "numbers"
+        kinds = {"f": "floats in [0, 1] or uint8", "": "true and false"}.get(allowed, "numbers")
         raise EpisodesError(f"{name}: expected {kinds}, got dtype {array.dtype}")
     return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
 

@@ -1,8 +1,9 @@
-"""Episodes from NPZ shards: a user's own videos, or what ``save_shards`` wrote."""
+"""Episodes from NPZ shards: a user's own videos, imported recordings, or what ``save_shards`` wrote."""
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,18 +17,31 @@ from gtm_pyro.tasks.base import Split, check_request, seeded_generator
 logger = logging.getLogger(__name__)
 
 
+class _Place(NamedTuple):
+    """Where an episode is: steps start to stop - 1 of one recording, a row of a shard."""
+
+    shard: int
+    row: int
+    start: int
+    stop: int
+
+
 class SavedEpisodes:
     """Random windows of recorded episodes, the last of which are kept for testing.
 
+    A recording, one row of a shard, holds one episode or several: its ``is_first`` says where others start. No window
+    crosses from one to the next. Episodes too short for a window are left out, and how many is told to the log.
     A shard's ``num_observed`` says which steps are for memorising: no window memorises a later one. Without it all are.
 
     :param directory: a folder of NPZ shards (``Episodes.load`` says what is in one); shards may differ in their number
-        of episodes and of steps. They are held in memory as stored, uint8 at a byte a value.
+        of recordings and of steps. They are held in memory as stored, uint8 at a byte a value.
     :param test_fraction: share of the episodes, the last ones in the order of the shards' names, that are for testing,
         at least one on each side; with 1 all are.
     :param action_names: one name for each number of an action; by default "action 0", "action 1", ...
     :param pose_names: what the columns of poses are, as of :class:`Episodes`, for shards that do not say.
     :param continuous_actions: whether actions are numbers or one-hot, likewise.
+    :param num_actions: how many actions there are where they are whole numbers, likewise; by default as many as the
+        largest of all says.
     :param from_start: take windows from the beginnings of episodes alone. Models let every window start at the origin,
         so those from mid-episode are told to the log.
     :raises EpisodesError: a shard is damaged, holds a bad value, or disagrees with the first one; all actions are 0;
@@ -36,6 +50,7 @@ class SavedEpisodes:
     :raises ConfigError: test_fraction or action_names do not fit.
     :ivar lengths: for each split, the steps of each of its episodes.
     :ivar pose_names: as the shards or the argument say; None without poses, or with poses that are positions alone.
+    :ivar num_actions: None if actions are vectors.
     """
 
     def __init__(
@@ -46,6 +61,7 @@ class SavedEpisodes:
         action_names: Sequence[str] | None = None,
         pose_names: Sequence[str] | None = None,
         continuous_actions: bool | None = None,
+        num_actions: int | None = None,
         from_start: bool = False,
     ) -> None:
         if not 0 < test_fraction <= 1:
@@ -54,18 +70,29 @@ class SavedEpisodes:
         self.test_fraction, self.from_start = float(test_fraction), from_start
         self._shards: list[dict[str, np.ndarray]] = []
         self._observed: list[int] = []
+        self._told: set[object] = set()
+        places: list[_Place] = []
         first: Episodes | None = None
         doubts: dict[str, str] = {}
-        acting = False
+        acting, number = False, 0
         for path in find_shards(directory):
             source = f"{path}: "
-            arrays = declared(read_shard(path), source, pose_names, continuous_actions)
+            arrays = declared(
+                read_shard(path),
+                source,
+                pose_names=pose_names,
+                continuous_actions=continuous_actions,
+                num_actions=num_actions,
+            )
             episodes = episodes_from_arrays(arrays, source=source)
             first = first or episodes[0]
-            _check_alike(source, episodes, first)
+            said = (arrays if not self._shards else self._shards[0]).get("num_actions")
+            _check_alike(source, episodes, first, None if said is None else int(said))
             if len(self._shards) < _ASKED[0]:
                 doubts = _doubt(source, episodes) | doubts
             acting = acting or bool(episodes.actions.any())
+            number = max(number, episodes.num_actions or 0)
+            places += [_Place(len(self._shards), *where) for where in _segments(episodes)]
             self._observed.append(episodes.num_observed)
             self._shards.append({name: array for name, array in arrays.items() if name != "num_observed"})
         assert first is not None  # find_shards never returns an empty list
@@ -73,31 +100,18 @@ class SavedEpisodes:
             logger.warning("%s%s (docs/your_data.md says how)", source, doubt)
         if not acting:
             raise EpisodesError(f"{directory}: actions: expected some that are not 0, got zeros throughout")
-        self._told = False
+        self.pose_names, self.has_heading = first.pose_names, first.has_heading
         self.frame_shape = first.frame_shape
-        self.action_dim = first.action_dim
+        self.num_actions = number or None
+        self.action_dim = number or first.action_dim
         self.action_names = tuple(action_names or (f"action {i}" for i in range(self.action_dim)))
         if len(self.action_names) != self.action_dim:
             raise ConfigError(f"action_names: expected {self.action_dim} names, got {len(self.action_names)}")
-        where = [(s, row) for s, arrays in enumerate(self._shards) for row in range(len(arrays["frames"]))]
-        num_test = len(where)
-        if test_fraction < 1:
-            if len(where) < 2:
-                raise EpisodesError(
-                    f"{directory}: expected at least two episodes, one to train on and one to test on, "
-                    "got one; test_fraction=1 makes it a test episode"
-                )
-            num_test = min(math.ceil(test_fraction * len(where)), len(where) - 1)
-        first_test = len(where) - num_test
-        self._episodes: dict[Split, list[tuple[int, int]]] = {
-            "train": where[:first_test],
-            "test": where[first_test:],
-        }
+        first_test = len(places) - _number_of_tests(directory, len(places), test_fraction)
+        self._places: dict[Split, list[_Place]] = {"train": places[:first_test], "test": places[first_test:]}
         self.lengths: dict[Split, tuple[int, ...]] = {
-            split: tuple(self._shards[shard]["frames"].shape[1] for shard, _ in episodes)
-            for split, episodes in self._episodes.items()
+            split: tuple(place.stop - place.start for place in of_split) for split, of_split in self._places.items()
         }
-        self.pose_names, self.has_heading = first.pose_names, first.has_heading
 
     def sample(
         self,
@@ -119,71 +133,104 @@ class SavedEpisodes:
         check_request(batch_size, num_observed, num_predicted, split)
         generator = seeded_generator(seed, split)
         length = num_observed + num_predicted
-        starts = self._starts(num_observed, num_predicted, split)
-        if not self._told and any(count > 1 for count in starts.values()):
-            self._told = True
-            logger.warning(
-                "%s: %.1f%% of windows of %d steps start in mid-episode, where positions do not begin at the origin; "
-                "walls and maps that episodes share are blurred by that; --data.from_start true leaves them out",
-                self.directory, 100 * self.mid_episode_share(num_observed, num_predicted, split), length,
-            )  # fmt: skip
-        fitting = [(shard, row) for shard, row in self._episodes[split] if starts[shard]]
+        counts = self._windows(num_observed, num_predicted, split)
+        self._tell(counts, length, split)
+        fitting = counts.nonzero()[0]
         windows: dict[str, list[np.ndarray]] = {name: [] for name in self._shards[0] if name not in _OF_ALL}
         for choice in torch.randint(len(fitting), (batch_size,), generator=generator).tolist():
-            shard, row = fitting[choice]
-            offset = int(torch.randint(starts[shard], (), generator=generator))
+            place = self._places[split][fitting[choice]]
+            start = place.start + int(torch.randint(int(counts[fitting[choice]]), (), generator=generator))
             for name, parts in windows.items():
-                array = self._shards[shard][name][row]
-                parts.append(array if name == "worlds" else array[offset : offset + length])
+                array = self._shards[place.shard][name][place.row]
+                parts.append(array if name == "worlds" else array[start : start + length])
         stacked = {name: np.stack(parts) for name, parts in windows.items()}
-        stacked |= {name: self._shards[0][name] for name in _OF_ALL if name in self._shards[0]}
+        stacked |= {name: self._shards[0][name] for name in _DECLARED if name in self._shards[0]}
+        if self.num_actions is not None:
+            stacked["num_actions"] = np.asarray(self.num_actions)
         stacked["num_observed"] = np.asarray(num_observed)
-        return episodes_from_arrays(stacked, validate=False).to(torch.get_default_dtype()).to(device)
+        # as bytes to the device, and floats there
+        return episodes_from_arrays(stacked, validate=False).to(device).to(torch.get_default_dtype())
 
     def num_fitting(self, num_observed: int, num_predicted: int, split: Split = "train") -> int:
         """How many episodes of a split are long enough for such a window; the others are never drawn from.
 
         :raises ConfigError: none is.
         """
-        starts = self._starts(num_observed, num_predicted, split)
-        return sum(1 for shard, _ in self._episodes[split] if starts[shard])
+        return int(np.count_nonzero(self._windows(num_observed, num_predicted, split)))
 
     def mid_episode_share(self, num_observed: int, num_predicted: int, split: Split = "train") -> float:
         """The share of windows that do not start where their episode does.
 
         :raises ConfigError: as of :meth:`sample`.
         """
-        starts = self._starts(num_observed, num_predicted, split)
-        shares = [1 - 1 / starts[shard] for shard, _ in self._episodes[split] if starts[shard]]
-        return sum(shares) / len(shares)
+        counts = self._windows(num_observed, num_predicted, split)
+        return float((1 - 1 / counts[counts > 0]).mean())
 
-    def _starts(self, num_observed: int, num_predicted: int, split: Split) -> dict[int, int]:
-        """For each shard of a split, how many windows an episode has.
+    def _windows(self, num_observed: int, num_predicted: int, split: Split) -> np.ndarray:
+        """For each episode of a split, how many windows it has.
 
         :raises ConfigError: none has any.
         """
         length = num_observed + num_predicted
-        used = sorted({shard for shard, _ in self._episodes[split]})
-        steps = {shard: self._shards[shard]["frames"].shape[1] for shard in used}
-        longest = max(steps.values(), default=0)
+        steps = np.asarray(self.lengths[split], dtype=np.int64)
+        # of each episode, the steps that are for memorising
+        kept = np.asarray([self._observed[p.shard] - p.start for p in self._places[split]], dtype=np.int64)
+        longest = max(self.lengths[split], default=0)
         if longest < length:
             raise ConfigError(
                 f"num_observed + num_predicted: expected at most {longest} steps, the longest {split} "
                 f"episode of {self.directory}, got {length}"
             )
-        last = {shard: min(steps[shard] - length, self._observed[shard] - num_observed) for shard in used}
-        if max(last.values()) < 0:
-            most = max(self._observed[shard] for shard in used if steps[shard] >= length)
+        last = np.minimum(steps - length, kept - num_observed)
+        if last.max() < 0:
+            most = np.minimum(kept, steps)[steps >= length].max()
             raise ConfigError(
                 f"num_observed: expected at most {most}, for the shards of {self.directory} say num_observed={most}, "
                 f"got {num_observed}; save them with a larger one, or none, to memorise more"
             )
-        most_windows = 1 if self.from_start else max(steps.values())
-        return {shard: min(max(place + 1, 0), most_windows) for shard, place in last.items()}
+        return (last + 1).clip(0, 1 if self.from_start else None)
+
+    def _tell(self, counts: np.ndarray, length: int, split: Split) -> None:
+        """What is not as one may think of the windows that are drawn, once."""
+        short = int((counts == 0).sum())
+        if short and (split, short) not in self._told:
+            self._told.add((split, short))
+            logger.warning(
+                "%s: %d of %d %s episodes are left out, they are too short for %d steps",
+                self.directory, short, len(counts), split, length,
+            )  # fmt: skip
+        if (counts > 1).any() and "mid-episode" not in self._told:
+            self._told.add("mid-episode")
+            share = float((1 - 1 / counts[counts > 0]).mean())
+            logger.warning(
+                "%s: %.1f%% of windows of %d steps start in mid-episode, where positions do not begin at the origin; "
+                "walls and maps that episodes share are blurred by that; --data.from_start true leaves them out",
+                self.directory, 100 * share, length,
+            )  # fmt: skip
 
 
 _ASKED = (8, 16, 500)  # shards, episodes of each and their steps that tell how poses and actions are meant
-_OF_ALL = ("pose_names", "continuous_actions")  # one for all episodes
+_DECLARED = ("pose_names", "continuous_actions")  # one for all episodes
+_OF_ALL = (*_DECLARED, "num_actions", "is_first")  # in no window
+
+
+def _number_of_tests(directory: str, number: int, test_fraction: float) -> int:
+    if test_fraction == 1:
+        return number
+    if number < 2:
+        raise EpisodesError(
+            f"{directory}: expected at least two episodes, one to train on and one to test on, "
+            "got one; test_fraction=1 makes it a test episode"
+        )
+    return min(math.ceil(test_fraction * number), number - 1)
+
+
+def _segments(episodes: Episodes) -> Iterator[tuple[int, int, int]]:
+    """Row, start and stop of each episode of some recordings."""
+    for row in range(episodes.batch_size):
+        inner = [] if episodes.is_first is None else episodes.is_first[row, 1:].nonzero().flatten().add(1).tolist()
+        bounds = [0, *inner, episodes.num_steps]
+        yield from ((row, *pair) for pair in zip(bounds, bounds[1:], strict=False))
 
 
 def _doubt(source: str, episodes: Episodes) -> dict[str, str]:
@@ -191,19 +238,29 @@ def _doubt(source: str, episodes: Episodes) -> dict[str, str]:
     if episodes.poses is None:
         return {}
     _, most, steps = _ASKED
-    some = episodes[:most].steps(0, min(steps, episodes.num_steps), num_observed=1)
-    assert some.poses is not None
+    segments = list(_segments(episodes))
+    # half of the episodes, as far as all of these go
+    steps = min(steps, sorted(stop - start for _, start, stop in segments)[len(segments) // 2])
+    some = [(row, start) for row, start, stop in segments if stop - start >= steps][:most]
+    poses, actions = (
+        torch.stack([x[row, t : t + steps] for row, t in some]) for x in (episodes.poses, episodes.actions)
+    )
     try:
-        doubt = check_readings(some.poses, some.actions, some.has_heading)
+        doubt = check_readings(poses, actions, episodes.has_heading)
     except EpisodesError as error:
         raise EpisodesError(f"{source}{error}") from None
     return {} if doubt is None else {doubt: source}
 
 
-def _check_alike(source: str, episodes: Episodes, first: Episodes) -> None:
+def _check_alike(source: str, episodes: Episodes, first: Episodes, num_actions: int | None) -> None:
+    """
+    :param num_actions: that the first shard says; without it, whole numbers may go up to any.
+    """
+    free = num_actions is None and episodes.num_actions is not None and first.num_actions is not None
     pairs = {
         "frames": (first.frame_shape, episodes.frame_shape),
-        "actions": (first.action_dim, episodes.action_dim),
+        "actions": (0, 0) if free else (first.action_dim, episodes.action_dim),
+        "num_actions": (None, None) if free else (first.num_actions, episodes.num_actions),
         "poses": tuple(None if e.poses is None else e.poses.shape[2] for e in (first, episodes)),
         "worlds": tuple(None if e.worlds is None else tuple(e.worlds.shape[1:]) for e in (first, episodes)),
         "pose_names": (first.pose_names, episodes.pose_names),

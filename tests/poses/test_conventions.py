@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from folder_cases import loaded
 from test_views import NAMES, agent, model_of, walk
 from torch import Tensor
 
-from gtm_pyro.episodes import Episodes, concatenate, load_shards, save_shards
+from gtm_pyro.episodes import Episodes, concatenate, save_shards
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.evaluation.evaluation import evaluate
 from gtm_pyro.evaluation.localisation import localise
@@ -190,13 +191,13 @@ def test_a_height_is_no_heading_and_y_is_compared() -> None:
 
 def test_names_stay_with_the_poses_and_with_the_file(tmp_path: Path) -> None:
     episodes = Episodes(**shape(3), pose_names=NAMES, continuous_actions=True)
-    for part in (episodes[0], episodes[:1], episodes.to(torch.float64), episodes.split(2), episodes.steps(1, 4)):
+    for part in (episodes[0], episodes[:1], episodes.to(torch.float64), episodes.steps(0, 6, 2), episodes.steps(1, 4)):
         assert part.pose_names == NAMES and part.continuous_actions is True
     assert concatenate([episodes, episodes]).pose_names == NAMES
     with pytest.raises(EpisodesError, match=r"concatenate: pose_names: expected \('x', 'y', 'heading'\), got .*'z'"):
         concatenate([episodes, replace(episodes, pose_names=("x", "y", "z"), validate=True)])
     save_shards(episodes, tmp_path / "new")
-    back = load_shards(tmp_path / "new")
+    back = loaded(tmp_path / "new")
     assert back.pose_names == NAMES and back.continuous_actions is True
     assert SavedEpisodes(str(tmp_path / "new")).sample(1, num_observed=2, num_predicted=1, seed=0).has_heading
     with pytest.raises(EpisodesError, match=r"npz: pose_names: expected \['x', 'y', 'z'\], the file says .*'heading'"):
@@ -206,18 +207,18 @@ def test_names_stay_with_the_poses_and_with_the_file(tmp_path: Path) -> None:
 def test_shards_without_names_still_load(tmp_path: Path) -> None:
     arrays = {name: np.asarray(value) for name, value in shape(3).items()}
     np.savez(tmp_path / "old.npz", **arrays)
-    for load in (load_shards, SavedEpisodes):
+    for load in (loaded, SavedEpisodes):
         with pytest.raises(EpisodesError, match=r"old\.npz: pose_names: expected names of the 3 columns"):
             load(str(tmp_path))
-    assert load_shards(tmp_path, pose_names=NAMES).has_heading
+    assert loaded(tmp_path, pose_names=NAMES).has_heading
     data = SavedEpisodes(str(tmp_path), pose_names=["x", "y", "heading"])
     assert data.sample(1, num_observed=2, num_predicted=1, seed=0).has_heading
     np.savez(tmp_path / "old.npz", **(arrays | {"poses": arrays["poses"][..., :2]}))
-    assert load_shards(tmp_path).pose_names is None
+    assert loaded(tmp_path).pose_names is None
     for name, value in (("pose_names", np.arange(2)), ("continuous_actions", np.arange(2))):
         np.savez(tmp_path / "old.npz", **(arrays | {name: value}))
         with pytest.raises(EpisodesError, match=rf"npz: {name}: expected (a list of names|true or false), got int"):
-            load_shards(tmp_path)
+            loaded(tmp_path)
 
 
 def test_localisation_on_a_map_takes_positions() -> None:
@@ -235,7 +236,7 @@ def test_indices_are_no_actions() -> None:
     indices[0, 0] = 3
     with pytest.raises(EpisodesError, match=r"actions: .* whole numbers up to 3, which look like indices.*one_hot"):
         Episodes(**(shape() | {"actions": indices}))
-    with pytest.raises(EpisodesError, match=r"actions: expected \(batch, time, action_dim\).*one_hot"):
+    with pytest.raises(EpisodesError, match=r"actions: expected \(batch, time, action_dim\).*actions.long"):
         Episodes(**(shape() | {"actions": indices[..., 0]}))
     Episodes(**(shape() | {"actions": indices}), continuous_actions=True)
     for speeds in (indices + 0.5, indices - 2, torch.zeros(2, 6, 1)):
@@ -336,7 +337,7 @@ def test_windows_from_mid_episode_are_told_once(tmp_path: Path, caplog: pytest.L
         starts = whole.sample(20, **asked, seed=0).frames[:, 0]
         data.sample(20, num_observed=19, num_predicted=1, seed=0)
     assert not caplog.messages
-    known = load_shards(tmp_path).frames[:4, 0]
+    known = loaded(tmp_path).frames[:4, 0]
     assert all((frame == known).flatten(1).all(-1).any() for frame in starts)
 
 

@@ -116,3 +116,77 @@ def test_bad_arguments(folder, tmp_path_factory):
     write(lone / "a.npz", 1, 10, first=0)
     with pytest.raises(EpisodesError, match="at least two episodes"):
         SavedEpisodes(str(lone))
+
+
+# recordings with ends inside
+
+
+def record(path, lengths, number=0, num_actions=None, **extra):
+    """One recording of episodes of these lengths; each pixel is the episode's number, each action the step's in it."""
+    steps = np.concatenate([np.arange(n) for n in lengths]).astype(np.uint8)
+    numbers = np.repeat(np.arange(number, number + len(lengths)), lengths).astype(np.uint8)
+    frames = np.broadcast_to(numbers[:, None, None, None], (len(steps), 1, 2, 2))[None]
+    if num_actions is not None:
+        extra["num_actions"] = np.asarray(num_actions)
+    np.savez(path, frames=frames, actions=steps[None], is_first=(steps == 0)[None], **extra)
+
+
+def test_no_window_crosses_an_end(tmp_path, caplog):
+    record(tmp_path / "a.npz", [9, 4, 12, 3, 7])
+    record(tmp_path / "b.npz", [5, 6], number=5)
+    data = SavedEpisodes(str(tmp_path), test_fraction=0.1)
+    assert data.lengths == {"train": (9, 4, 12, 3, 7, 5), "test": (6,)}
+    assert (data.num_actions, data.action_dim) == (12, 12)
+    asked = {"num_observed": 4, "num_predicted": 1}
+    assert data.num_fitting(**asked) == 4
+    drawn = data.sample(400, **asked, seed=0)
+    assert drawn.stored["frames"].dtype == torch.float32 and drawn.is_first is None
+    # the frame tells the episode and the action the step in it
+    frames, steps = drawn.frames * 255, drawn.actions.argmax(-1)
+    assert (frames.flatten(1).amax(1) == frames.flatten(1).amin(1)).all()
+    assert (steps.diff(dim=1) == 1).all()
+    seen = set(zip(episode_numbers(drawn), steps[:, 0].tolist(), strict=True))
+    # every window of every episode that is long enough: 5, 8, 3 and 1 of them; the rarest is missed with p < 1e-5
+    assert seen == {(e, t) for e, n in ((0, 5), (2, 8), (4, 3), (5, 1)) for t in range(n)}
+    data.sample(4, num_observed=3, num_predicted=2, seed=1)
+    (left_out,) = [text for text in caplog.messages if "left out" in text]
+    assert "2 of 6 train episodes are left out, they are too short for 5 steps" in left_out
+    with pytest.raises(ConfigError, match="at most 12 steps, the longest train episode"):
+        data.sample(4, num_observed=12, num_predicted=1, seed=0)
+    starts = SavedEpisodes(str(tmp_path), from_start=True).sample(50, **asked, seed=0)
+    assert (starts.actions.argmax(-1)[:, 0] == 0).all()
+
+
+def test_how_many_actions_a_folder_has(tmp_path):
+    record(tmp_path / "a.npz", [4, 4])
+    record(tmp_path / "b.npz", [7, 7], number=2)
+    assert SavedEpisodes(str(tmp_path)).action_dim == 7
+    told = SavedEpisodes(str(tmp_path), num_actions=9)
+    assert told.action_dim == 9 == told.sample(1, num_observed=2, num_predicted=1, seed=0).action_dim
+    with pytest.raises(EpisodesError, match=r"b\.npz: actions\[0, 5\]: expected a whole number from 0 to 4, got 5"):
+        SavedEpisodes(str(tmp_path), num_actions=5)
+    record(tmp_path / "b.npz", [7, 7], number=2, num_actions=8)
+    record(tmp_path / "a.npz", [4, 4], num_actions=7)
+    with pytest.raises(EpisodesError, match=r"b\.npz: actions: expected 7 like the first shard, got 8"):
+        SavedEpisodes(str(tmp_path))
+
+
+def test_memorising_in_a_recording_ends_where_its_shard_says(tmp_path):
+    record(tmp_path / "a.npz", [6, 6], num_observed=np.asarray(9))
+    data = SavedEpisodes(str(tmp_path), test_fraction=1)
+    drawn = data.sample(100, num_observed=3, num_predicted=2, seed=0, split="test")
+    starts = set(zip(episode_numbers(drawn), drawn.actions.argmax(-1)[:, 0].tolist(), strict=True))
+    assert starts == {(0, 0), (0, 1), (1, 0)}
+
+
+def test_windows_of_bytes_are_those_of_floats(tmp_path):
+    frames = torch.randint(256, (6, 20, 3, 4, 4), dtype=torch.uint8)
+    actions = torch.randint(3, (6, 20))
+    for name, episodes in (
+        ("bytes", Episodes(frames, actions, 20, num_actions=3)),
+        ("floats", Episodes(frames.float() / 255, torch.eye(3)[actions], 20)),
+    ):
+        episodes.save(tmp_path / name / "a.npz")
+    asked = {"num_observed": 5, "num_predicted": 3, "seed": 4}
+    drawn = [SavedEpisodes(str(tmp_path / name)).sample(8, **asked) for name in ("bytes", "floats")]
+    assert torch.equal(drawn[0].frames, drawn[1].frames) and torch.equal(drawn[0].actions, drawn[1].actions)
