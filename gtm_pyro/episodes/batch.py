@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes.checks import as_numbers, check_shapes, count_actions
-from gtm_pyro.episodes.stored import Seen, are_indices, seen_actions, seen_dtype, seen_pixels
+from gtm_pyro.episodes.stored import are_indices, seen, seen_actions, seen_dtype, seen_pixels
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.poses.conventions import HEADING, check_pose_names, check_range, check_values, turned_back, wrapped
 from gtm_pyro.storage.atomic import write_arrays
@@ -45,8 +45,8 @@ class Episodes:
     :raises EpisodesError: names the argument, what was expected and what came; for a bad value, its first index.
     """
 
-    frames: Seen = Seen(lambda _, stored: seen_pixels(stored))  # noqa: RUF009
-    actions: Seen = Seen(seen_actions)
+    frames: Tensor
+    actions: Tensor
     num_observed: int
     poses: Tensor | None = None
     worlds: Tensor | None = None
@@ -240,6 +240,11 @@ class Episodes:
         # as a dict, for mypy knows no InitVar here
         changes: dict[str, Any] = {**self.stored, **tensors, "num_observed": tau, "validate": False}
         return replace(self, **changes)
+
+
+# as properties they would be no fields; what is given still goes through them
+setattr(Episodes, "frames", seen("frames", lambda _, kept: seen_pixels(kept)))  # noqa: B010
+setattr(Episodes, "actions", seen("actions", seen_actions))  # noqa: B010
 
 
 def concatenate(parts: Sequence[Episodes]) -> Episodes:

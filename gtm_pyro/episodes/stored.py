@@ -1,7 +1,7 @@
 """Bytes and whole numbers, which episodes keep, as the floats that programs see."""
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,29 +10,19 @@ from torch.nn.functional import one_hot
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-class Seen:
+def seen(name: str, see: Callable[[Any, Tensor], Tensor]) -> property:
     """A field that keeps a tensor as it was given, and gives it as programs see it.
 
     :param see: from the episodes and the tensor that they keep to the one that is seen.
     """
 
-    def __init__(self, see: Callable[[Any, Tensor], Tensor]) -> None:
-        self._see = see
+    def get(episodes: Any) -> Tensor:
+        return see(episodes, vars(episodes)[name])
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+    def keep(episodes: Any, given: Tensor) -> None:
+        vars(episodes)[name] = given
 
-    @overload
-    def __get__(self, episodes: None, owner: type) -> "Seen": ...
-    @overload
-    def __get__(self, episodes: object, owner: type | None = None) -> Tensor: ...
-    def __get__(self, episodes: object | None, owner: type | None = None) -> "Seen | Tensor":
-        if episodes is None:
-            raise AttributeError(self._name)  # so that dataclass finds no default
-        return self._see(episodes, vars(episodes)[self._name])
-
-    def __set__(self, episodes: object, value: Tensor) -> None:
-        vars(episodes)[self._name] = value
+    return property(get, keep)
 
 
 def seen_pixels(stored: Tensor) -> Tensor:
