@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer import Predictive
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
@@ -68,8 +69,6 @@ def draw_frames(model: Any, episodes: Episodes, s: Tensor) -> Tensor:
 
     :returns: ``(draws, batch, num_predicted, C, H, W)``.
     """
-    # s is held from outside, for uncondition frees every site that is held inside it
-    program = poutine.condition(poutine.uncondition(model), {"s": s.unsqueeze(-3)})
-    nodes: Any = poutine.trace(program).get_trace(episodes, Reading()).nodes
-    frames: Tensor = nodes["x"]["value"]
+    along = Predictive(poutine.uncondition(model), {"s": s.unsqueeze(-3)}, return_sites=("x",), parallel=True)
+    frames: Tensor = along(episodes, Reading())["x"]
     return frames

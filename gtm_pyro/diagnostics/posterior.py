@@ -8,67 +8,69 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyro
 import torch
-from pyro import poutine
-from torch import Tensor
 
+from gtm_pyro.diagnostics.draws import FRAME, NamedDraws, Sites, array
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
-from gtm_pyro.inference.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing
-from gtm_pyro.reading import Reading
+from gtm_pyro.inference.programs import drawing
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.limits import check_memory
 
-if TYPE_CHECKING:  # a second to import, and only this file needs it
+if TYPE_CHECKING:
     from xarray import Dataset, DataTree
 
-_FRAME = ["channel", "row", "column"]
-_DIMS = {
-    "s": ["episode", "step", "state"],
-    "z": ["episode", "predicted_step", "latent"],
-    "x": ["episode", "predicted_step", *_FRAME],
-    "observed_frames": ["episode", "observed_step", *_FRAME],
-    "actions": ["episode", "step", "action"],
-    "poses": ["episode", "step", "pose"],
-    "num_observed": [],
+_CONSTANT = {
+    "observed_frames": ("episode", "observed_step", *FRAME),
+    "actions": ("episode", "step", "action"),
+    "poses": ("episode", "step", "pose"),
+    "num_observed": (),
 }
 
 
 @torch.no_grad()
 def posterior(
-    model: EvaluatedModel,
-    guide: EvaluatedGuide,
+    model: Any,
+    guide: Any,
     episodes: Episodes,
-    num_samples: int = 20,
+    num_samples: int = 25,
     *,
     seed: int = 0,
     action_names: Sequence[str] | None = None,
 ) -> "DataTree":
-    """Draws from the guide and from the model's predictions, as ``arviz_base`` and ``arviz_stats`` take them.
+    """Draws from the guide and from the model's predictions, of sites of any name, in ArviZ's schema.
 
     ====================== ===================================================================================
-    group                  variables
+    group                  variables; the first four groups have ``chain`` (1) and ``draw`` before these
     ====================== ===================================================================================
-    posterior              s ``(sample, episode, step, state)``, z ``(sample, episode, predicted_step, latent)``:
-                           q(z, s | x, a), given all frames
-    posterior_predictive   x ``(sample, episode, predicted_step, channel, row, column)``, drawn with its noise: the
-                           guide saw the first tau frames, the rest comes from actions alone
+    posterior              every latent site, from q(z, s | x, a), given all frames: of the GTM-SM s ``(episode,
+                           step, state)`` and z ``(episode, predicted_step, latent)``
+    posterior_predictive   every observed site, drawn with its noise: x ``(episode, predicted_step, channel, row,
+                           column)``; the attribute ``given`` says from what
+    log_likelihood         log p(x_t | z_t) of whole frames, ``(episode, predicted_step)``
+    sample_stats           ``lp``, log p(x, z, s | a) of all episodes; ``log_weight`` ``(episode,)``, log p(x, z, s | a)
+                           - log q(z, s | x, a), whose mean is the ELBO
     observed_data          x ``(episode, predicted_step, channel, row, column)``
     constant_data          observed_frames, actions, poses where known, num_observed
     ====================== ===================================================================================
 
-    Draws of a variational posterior are no chains: there is one dimension ``sample``, as in ArviZ's converter for
-    NumPyro's SVI. Steps are numbered from 1 to T. Everything is float32, 0.8 MB of frames for each sample, episode and
-    thousand steps of 8 x 8 pixels: give few episodes.
+    Predictions are made from the first tau frames and all actions where the pair infers a path from these, or imagines
+    by itself; otherwise they are replicates given all frames. Dimensions of other sites: ``episode``, ``step`` and
+    ``predicted_step`` for plates named ``episodes`` and ``steps``, the names of other plates, and ``NAME_dim_0`` for
+    the numbers of a value.
 
+    Draws of a variational posterior are independent, which makes them one chain. Steps are numbered from 1 to T.
+    Everything is float32, 0.8 MB of frames for each sample, episode and thousand steps of 8 x 8 pixels: give few
+    episodes. A log likelihood is of a frame, not of a pixel, and small beside them: ``loo`` leaves out frames.
+
+    :param num_samples: 25 are the fewest of which ArviZ's ``loo`` estimates a tail.
     :param action_names: one for each number of an action.
     :raises EpisodesError: no predicted step, or names that do not fit the actions.
     :raises ValueError: fewer than one sample.
-    :raises ConfigError: the model or the guide does not have what evaluation asks for, or more samples than fit into
-        memory.
+    :raises ConfigError: more samples than fit into memory, or a guide that was made for other episodes.
     """
     import arviz_base
+    from xarray import DataTree
 
-    check_can_be_evaluated(model, guide)
     episodes.check_finite()
     if not episodes.num_predicted:
         raise EpisodesError(
@@ -81,33 +83,33 @@ def posterior(
     if len(names) != episodes.action_dim:
         raise EpisodesError(f"action_names: expected {episodes.action_dim} names, got {len(names)}")
     with drawing(seed, episodes.device, model, guide):
-        inferred = _stack([_inferred(guide, episodes) for _ in range(num_samples)])
-        predicted = _stack([_predicted(model, guide, episodes) for _ in range(num_samples)])
-    constant = {
-        "observed_frames": episodes.observed_frames,
-        "actions": episodes.actions,
-        "num_observed": torch.tensor(episodes.num_observed),
+        sites = Sites(model, guide, episodes)
+        inferred = sites.inferred(num_samples)
+        predicted, given = sites.predicted(num_samples)
+        scores = sites.scores(inferred, num_samples)
+    observed = sites.named({name: sites.nodes[name]["value"].unsqueeze(0) for name in sites.observed})
+    groups = {
+        "posterior": sites.named(inferred),
+        "posterior_predictive": sites.named(predicted),
+        "log_likelihood": scores.log_likelihood,
+        "sample_stats": scores.statistics(),
+        "observed_data": {name: NamedDraws(site.dims, site.values[0]) for name, site in observed.items()},
+        "constant_data": _constants(episodes),
     }
-    if episodes.poses is not None:
-        constant["poses"] = episodes.poses
-    steps, tau = np.arange(1, episodes.num_steps + 1), episodes.num_observed
-    sizes = dict(zip(_FRAME, episodes.frame_shape, strict=True)) | {"sample": num_samples, "episode": len(episodes)}
-    sizes |= {"state": inferred["s"].shape[-1], "latent": inferred["z"].shape[-1]}
-    coords: dict[Any, Any] = {name: np.arange(size) for name, size in sizes.items()}
-    coords |= {"step": steps, "observed_step": steps[:tau], "predicted_step": steps[tau:], "action": names}
-    if episodes.poses is not None:
-        coords["pose"] = list(episodes.pose_names or range(episodes.poses.shape[-1]))
-    tree: DataTree = arviz_base.from_dict(
+    coords = _coords(episodes, names)
+    tree = DataTree.from_dict(
         {
-            "posterior": inferred,
-            "posterior_predictive": predicted,
-            "observed_data": {"x": _array(episodes.predicted_frames)},
-            "constant_data": {name: _array(value) for name, value in constant.items()},
-        },
-        sample_dims=["sample"],
-        coords=coords,
-        dims=_DIMS,
+            group: arviz_base.dict_to_dataset(
+                {name: site.values if group.endswith("data") else site.values[None] for name, site in found.items()},
+                dims={name: list(site.dims) for name, site in found.items()},
+                coords=coords,
+                sample_dims=[] if group.endswith("data") else ["chain", "draw"],
+            )
+            for group, found in groups.items()
+            if found
+        }
     )
+    tree["posterior_predictive"].attrs["given"] = given
     tree.attrs |= {"inference_library": "pyro", "inference_library_version": pyro.__version__, "seed": seed}
     return tree
 
@@ -167,29 +169,20 @@ def _read_tree(path: Path) -> "DataTree | None":
         raise RunFolderError(f"{path}: expected an ArviZ tree in NetCDF ({error})") from error
 
 
-def _inferred(guide: EvaluatedGuide, episodes: Episodes) -> dict[str, Tensor]:
-    nodes: Any = poutine.trace(guide).get_trace(episodes, Reading()).nodes
-    return {"s": nodes["s"]["value"].squeeze(-3), "z": nodes["z"]["value"]}
+def _constants(episodes: Episodes) -> dict[str, NamedDraws]:
+    known = {
+        "observed_frames": episodes.observed_frames,
+        "actions": episodes.actions,
+        "num_observed": torch.tensor(episodes.num_observed),
+        "poses": episodes.poses,
+    }
+    return {name: NamedDraws(_CONSTANT[name], array(value)) for name, value in known.items() if value is not None}
 
 
-def _predicted(model: EvaluatedModel, guide: EvaluatedGuide, episodes: Episodes) -> dict[str, Tensor]:
-    """The model's own x along a path that the guide began and the actions continue."""
-    observed = episodes.observed
-    s = guide.path(observed).sample().squeeze(-3)
-    rollout = model.imagine(
-        s[:, -1], model.remember(s, observed.frames), episodes.predicted_actions, past=observed.actions
-    )
-    s = torch.cat([s, rollout.states], 1)
-    # s is held from outside, for uncondition frees every site that is held inside it
-    program = poutine.condition(poutine.uncondition(model), {"s": s.unsqueeze(-3)})
-    nodes: Any = poutine.trace(program).get_trace(episodes, Reading()).nodes
-    return {"x": nodes["x"]["value"]}
-
-
-def _stack(draws: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([_array(draw[name]) for draw in draws]) for name in draws[0]}
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    array = tensor.detach().cpu().numpy()
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+def _coords(episodes: Episodes, action_names: list[str]) -> dict[str, Any]:
+    """Labels of the dimensions that have some; others are counted from 0."""
+    steps, tau = np.arange(1, episodes.num_steps + 1), episodes.num_observed
+    coords = {"step": steps, "observed_step": steps[:tau], "predicted_step": steps[tau:], "action": action_names}
+    if episodes.poses is not None:
+        coords["pose"] = list(episodes.pose_names or range(episodes.poses.shape[-1]))
+    return coords

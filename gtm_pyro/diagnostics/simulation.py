@@ -37,6 +37,7 @@ def simulate(model: Any, actions: Tensor, frame_shape: tuple[int, int, int]) -> 
     frames = actions.new_zeros(batch, steps, *frame_shape)
     z: Tensor | None = None
     reading = Reading("earlier")
+    # by hand, for Predictive runs a program three times for one draw
     program = poutine.condition(poutine.uncondition(model), {"s": s})
     for t in range(steps):
         episodes = Episodes(frames, actions, steps, validate=False)

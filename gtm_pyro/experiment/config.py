@@ -44,7 +44,7 @@ class EvaluationSettings:
     :param num_predicted: steps that are predicted from actions alone.
     :param seed: of the episodes and of all draws.
     :param posterior_episodes: episodes in posterior.nc, at most ``num_episodes``.
-    :param posterior_samples: draws of each in posterior.nc.
+    :param posterior_samples: draws of each in posterior.nc; the leave-one-out of ArviZ needs 25.
     :param cell_size: a side of what counts as one place, in pose units; None: as the data says, else read off the
         poses (``gtm_pyro.poses.places.nearness``).
     :param view_tolerance: for poses with a heading, how near counts as the same view, in pose units and radians; None:
@@ -57,7 +57,7 @@ class EvaluationSettings:
     num_predicted: int = 256
     seed: int = 0
     posterior_episodes: int = 4
-    posterior_samples: int = 20
+    posterior_samples: int = 25
     cell_size: float | None = None
     view_tolerance: tuple[float, float] | None = None
 

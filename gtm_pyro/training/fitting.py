@@ -59,7 +59,7 @@ class Run:
     restarts: int
     doubt: str | None = None
 
-    def posterior(self, episodes: Episodes, num_samples: int = 20, seed: int = 0) -> Any:
+    def posterior(self, episodes: Episodes, num_samples: int = 25, seed: int = 0) -> Any:
         """An ArviZ tree of posterior and predictive draws; see ``gtm_pyro.diagnostics.posterior.posterior``."""
         from gtm_pyro.diagnostics.posterior import posterior  # here, for training needs none of its packages
 

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import arviz_base
 import arviz_stats
 import numpy as np
 import pyro
@@ -11,12 +10,15 @@ import pytest
 import torch
 import xarray
 
+from gtm_pyro.diagnostics.densities import site_log_probs
 from gtm_pyro.diagnostics.posterior import posterior, save_posterior
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
+from gtm_pyro.evaluation.bounds import log_weights
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
 from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
+from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import Translation
 
 BATCH, TAU, STEPS, SAMPLES = 2, 9, 14, 6
@@ -45,12 +47,17 @@ def programs(scale: float = 0.1):
 
 def test_groups_are_of_the_arviz_schema_and_dimensions_are_named():
     tree = posterior(*programs(), episodes(), SAMPLES, action_names=("up", "down", "left", "right", "stay"))
-    assert set(tree.children) == {"posterior", "posterior_predictive", "observed_data", "constant_data"}
+    drawn = {"posterior", "posterior_predictive", "log_likelihood", "sample_stats"}
+    assert set(tree.children) == drawn | {"observed_data", "constant_data"}
+    draws = {"chain": 1, "draw": SAMPLES}
     frame = {"channel": 3, "row": 8, "column": 8}
     sizes = {
-        "posterior/s": {"sample": SAMPLES, "episode": BATCH, "step": STEPS, "state": 2},
-        "posterior/z": {"sample": SAMPLES, "episode": BATCH, "predicted_step": STEPS - TAU, "latent": 4},
-        "posterior_predictive/x": {"sample": SAMPLES, "episode": BATCH, "predicted_step": STEPS - TAU, **frame},
+        "posterior/s": {**draws, "episode": BATCH, "step": STEPS, "state": 2},
+        "posterior/z": {**draws, "episode": BATCH, "predicted_step": STEPS - TAU, "latent": 4},
+        "posterior_predictive/x": {**draws, "episode": BATCH, "predicted_step": STEPS - TAU, **frame},
+        "log_likelihood/x": {**draws, "episode": BATCH, "predicted_step": STEPS - TAU},
+        "sample_stats/lp": draws,
+        "sample_stats/log_weight": {**draws, "episode": BATCH},
         "observed_data/x": {"episode": BATCH, "predicted_step": STEPS - TAU, **frame},
         "constant_data/observed_frames": {"episode": BATCH, "observed_step": TAU, **frame},
         "constant_data/actions": {"episode": BATCH, "step": STEPS, "action": 5},
@@ -69,15 +76,25 @@ def test_groups_are_of_the_arviz_schema_and_dimensions_are_named():
     assert "poses" not in posterior(*programs(), episodes(poses=False), 1)["constant_data"]
 
 
-def test_the_sample_dimension_is_the_one_that_arviz_gives_to_svi():
-    from inspect import getsource
-
-    from arviz_base.io_numpyro import SVIWrapper
-
-    assert 'self.sample_dims = ["sample"]' in getsource(SVIWrapper)
-    tree = posterior(*programs(), episodes(), SAMPLES)
-    same = arviz_base.convert_to_dataset(tree, group="posterior")
-    assert same["s"].dims[0] == "sample"
+def test_densities_are_those_of_the_draws():
+    """From z and the frames alone; and their sums are what the bound is the mean of."""
+    data = episodes()
+    model, guide = programs()
+    tree = posterior(model, guide, data, SAMPLES)
+    z = torch.from_numpy(tree["posterior"]["z"].values[0])
+    with torch.no_grad():
+        of_frames = model.decoder(z).log_prob(data.predicted_frames)
+    np.testing.assert_allclose(tree["log_likelihood"]["x"].values[0], of_frames, rtol=1e-5)
+    weights = tree["sample_stats"]["log_weight"]
+    expected = log_weights(model, guide, data, 100).total.double()
+    error = (expected.var(0) / 100 + torch.from_numpy(weights.var(("chain", "draw")).values) / SAMPLES).sqrt()
+    off = (torch.from_numpy(weights.mean(("chain", "draw")).values) - expected.mean(0)) / error
+    assert off.abs().max() < 5
+    s = torch.from_numpy(tree["posterior"]["s"].values[0]).unsqueeze(-3)
+    with torch.no_grad():
+        parts = site_log_probs(model, data, Reading(), {"s": s, "z": z})
+    joint = sum(part.reshape(SAMPLES, -1).double().sum(1) for part in parts.values())
+    np.testing.assert_allclose(tree["sample_stats"]["lp"].values[0], joint, rtol=1e-6)
 
 
 def test_observed_data_and_constants_are_those_given():
@@ -93,10 +110,10 @@ def test_z_is_the_guide_s():
     """False-alarm rate: 40 means, each within 5 standard errors of a normal, 2e-5 in all."""
     data = episodes()
     model, guide = programs()
-    z = posterior(model, guide, data, 200)["posterior"]["z"]
+    z = posterior(model, guide, data, 60)["posterior"]["z"].sel(chain=0)
     with torch.no_grad():
         expected = model.encoder(data.predicted_frames)
-    error = (z.mean("sample").values - expected.mean.numpy()) / expected.stddev.numpy() * 200**0.5
+    error = (z.mean("draw").values - expected.mean.numpy()) / expected.stddev.numpy() * 60**0.5
     assert np.abs(error).max() < 5
     assert error.std() > 0.3  # draws, not means
 
@@ -126,9 +143,9 @@ def test_predictions_see_no_predicted_frame_and_the_posterior_does():
 def test_predictions_are_drawn_with_the_noise_of_the_likelihood():
     """x - E[x | z] has standard deviation 0.3 in 3,840 pixels a draw; the bound is 8 standard errors wide."""
     noisy, plain = (posterior(*programs(scale), episodes(), 20)["posterior_predictive"]["x"] for scale in (0.3, 1e-6))
-    spread = noisy.std("sample").values
+    spread = noisy.std("draw").values
     assert abs(np.sqrt((spread**2).mean() * 20 / 19) - 0.3) < 0.01
-    assert plain.std("sample").values.mean() < 0.1
+    assert plain.std("draw").values.mean() < 0.1
 
 
 def test_the_file_opens_and_arviz_summarises_it(tmp_path):
@@ -138,7 +155,7 @@ def test_the_file_opens_and_arviz_summarises_it(tmp_path):
     with xarray.open_datatree(path, engine="h5netcdf") as opened:
         for name in tree.children:
             xarray.testing.assert_equal(opened[name].to_dataset(), tree[name].to_dataset())
-        summary = arviz_stats.summary(opened, var_names=["s"], sample_dims=["sample"], kind="stats")
+        summary = arviz_stats.summary(opened, var_names=["s"], kind="stats")
         assert len(summary) == BATCH * STEPS * 2
         assert opened.attrs["inference_library"] == "pyro"
 
@@ -152,7 +169,7 @@ def test_the_seed_decides_and_nothing_global_changes():
     assert not list(pyro.get_param_store().keys())
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-    assert (first.isel(sample=0) != first.isel(sample=1)).any()
+    assert (first.isel(draw=0) != first.isel(draw=1)).any()
 
 
 def test_bad_arguments_are_named(tmp_path):
