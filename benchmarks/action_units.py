@@ -1,4 +1,4 @@
-"""What the unit of actions does to the starting values: retrieval after ``initialise`` alone, actions times a factor.
+"""What the unit of actions does to the starting values: retrieval after loop closure alone, actions times a factor.
 
 Run: ``python benchmarks/action_units.py [--seed 0]``. Retrieval is the share of predicted steps at visited places whose
 nearest memorised state is of the same place; 64 walks of 256 + 32 steps to start from, 16 held-out ones of 256 + 256.
@@ -9,6 +9,7 @@ import argparse
 import torch
 
 from gtm_pyro import ImageNavigation, WalledTranslation
+from gtm_pyro.initialisation import LoopClosure
 
 FACTORS = (0.001, 0.01, 0.1, 1.0, 7.5, 100.0, 1000.0, (1.0, 0.01, 1.0, 30.0, 2.0))
 
@@ -35,7 +36,7 @@ def main() -> None:
     for factor in FACTORS:
         torch.manual_seed(arguments.seed)
         transition, scale = WalledTranslation(5), torch.tensor(factor)
-        transition.initialise(seen.frames, seen.actions * scale, num_observed=256)
+        LoopClosure().start(transition, seen.frames, seen.actions * scale, num_observed=256)
         print(f"{factor!s:32s} {retrieval(transition, new.actions * scale, new.poses, 256):.3f}", flush=True)
 
 

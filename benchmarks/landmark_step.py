@@ -20,6 +20,7 @@ from pyro.infer import Trace_ELBO
 from timing import step_parser
 
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
+from gtm_pyro.initialisation import Automatic
 from gtm_pyro.models import GTMSM
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import WalledTranslation
@@ -33,7 +34,7 @@ def measure(slip: float, hypotheses: int | None, turns: int, device: str) -> dic
     torch.manual_seed(0)
     plain, data = ImageNavigation(), ImageNavigation(slip=slip)
     model = GTMSM(WalledTranslation(5)).to(device)
-    model.initialise(plain.sample(64, num_observed=1, num_predicted=127, seed=1, device=device))
+    Automatic()(model, plain.sample(64, num_observed=1, num_predicted=127, seed=1, device=device))
     model.transition.slip.fill_(slip)
     model.transition.slip_scale.copy_(model.transition.displacement.detach().norm(dim=0).max())
     options = {} if hypotheses is None else {"training_hypotheses": hypotheses}

@@ -24,6 +24,7 @@ from timing import step_parser
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.initialisation import Automatic
 from gtm_pyro.memory.neighbors import exact_search
 from gtm_pyro.models import GTMSM
 from gtm_pyro.tasks import ImageNavigation
@@ -74,7 +75,7 @@ def main() -> None:
     data = ImageNavigation()
     model = GTMSM(WalledTranslation(5)).to(arguments.device)
     first = data.sample(64, num_observed=1, num_predicted=127, seed=1, device=arguments.device)
-    model.initialise(first)
+    Automatic()(model, first)
     guide = DeadReckoning(model)
     loss = Trace_ELBO()(model, guide)
     optimizer = torch.optim.Adam(model.parameters(), 1e-5, fused=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.own_loops import program
 from gtm_pyro.inference.programs import GuidedModel
+from gtm_pyro.localisation.finding import landmarks
 from gtm_pyro.localisation.hypotheses import Hypotheses, HypothesisSearch
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
@@ -76,10 +77,10 @@ class TrackingGuide(SpatialGuide):
     @torch.no_grad()
     def hypotheses(self, episodes: Episodes) -> Hypotheses:
         """What may have happened, given all frames of ``episodes``."""
-        landmarks = self.model.landmarks(episodes.frames, self.memory)
+        found = landmarks(self.model, episodes.frames, self.memory)
         search = self.training_search if self.training else self.search
         start, variance = (values.squeeze(1) for values in self.start(episodes))
-        return search(self.model.transition, episodes.actions, landmarks, start, variance, self.anywhere)
+        return search(self.model.transition, episodes.actions, found, start, variance, self.anywhere)
 
     def smoothed(self, episodes: Episodes) -> FusedPath:
         """The whole past of the hypothesis that explains all frames best: batch shape ``(batch, 1)``.

@@ -1,6 +1,7 @@
 """Generative programs, one a file."""
 
-from gtm_pyro.models.gtm_sm import GTMSM, Imagined
+from gtm_pyro.inference.capabilities import Imagined
+from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.models.linear_gaussian import LinearGaussian
 
 # the folder in the repository's root is the package gtm_pyro.models: under another name it would be a second copy

@@ -77,6 +77,8 @@ def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resu
             experiment.guide,
             experiment.data,
             loss=experiment.loss,
+            initialisation=fields["initialisation"],
+            auxiliary=fields["auxiliary"],
             stages=experiment.stages,
             learning_rates=experiment.learning_rates,
             steps=fields["steps"],

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.inference.capabilities import weighs_entries
 from gtm_pyro.inference.programs import drawing
+from gtm_pyro.inference.regret import regret
 from gtm_pyro.initialisation.transition_search import differences
 from gtm_pyro.reading import Reading
 
@@ -25,9 +27,9 @@ _NEEDED = ("remember", "imagine", "encoder", "decoder")
 
 
 class Regrets(NamedTuple):
-    """Of each predicted step, ``(batch, predicted)``; NaN for a model without ``regret``.
+    """Of each predicted step, ``(batch, predicted)``; NaN for a model that weighs no memory entries.
 
-    :param own: ``model.regret`` at its state.
+    :param own: the regret (``gtm_pyro.inference.regret``) at its state.
     :param by_chance: at the state of another one: of the next episode, half of the predicted steps later.
     :param unlike: how much its frame differs from the memorised frame most like it, as a mean square, over the median
         of that of two memorised frames.
@@ -58,11 +60,13 @@ def regrets(model: Any, states: Tensor, episodes: Episodes) -> Regrets:
     apart = differences(episodes.frames, tau)
     usual = apart.memorised.flatten(1).median(-1).values.clamp_min(torch.finfo(apart.memorised.dtype).tiny)
     unlike = apart.predicted.amin(-1) / usual.unsqueeze(-1)
-    if not hasattr(model, "regret"):
+    if not weighs_entries(model):
         unknown = torch.full_like(unlike, math.nan)
         return Regrets(unknown, unknown, unlike)
     other = torch.cat([states[:, :tau], states[:, tau:].roll((1, episodes.num_predicted // 2), (0, 1))], 1)
-    own, chance = (model.regret(episodes, dist.Delta(s.unsqueeze(-3), event_dim=2), Reading()) for s in (states, other))
+    own, chance = (
+        regret(model, episodes, dist.Delta(s.unsqueeze(-3), event_dim=2), Reading()) for s in (states, other)
+    )
     return Regrets(own, chance, unlike)
 
 
@@ -94,13 +98,13 @@ def doubt(metrics: Mapping[str, float | None]) -> str | None:
     :param metrics: numbers of ``gtm_pyro.evaluate`` or of :func:`map_measures`.
     """
     known = {name: value for name, value in metrics.items() if value is not None and not math.isnan(value)}
-    regret, chance = known.get("regret", 0.0), known.get("regret_by_chance", 0.0)
+    own, chance = known.get("regret", 0.0), known.get("regret_by_chance", 0.0)
     if chance > _TELLS:
-        if regret <= MAX_SHARE * chance:
+        if own <= MAX_SHARE * chance:
             return None
         return (
             "It has not found the map, or loses its way on it: to read the memory by place costs "
-            f"{regret:.3g} nats a frame at the median, and {chance:.3g} at places of other steps; with the map found, "
+            f"{own:.3g} nats a frame at the median, and {chance:.3g} at places of other steps; with the map found, "
             "it is a small part of that."
         )
     if known.get("familiar_share", 1.0) < _FAMILIAR:

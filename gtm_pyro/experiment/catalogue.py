@@ -52,6 +52,8 @@ FAMILIES = {
     "guides": Family("gtm_pyro.guides", _is_program, "guide"),
     "data": Family("gtm_pyro.tasks", lambda cls: hasattr(cls, "sample"), "data"),
     "losses": Family("pyro.infer", _is_loss, "loss"),
+    "initialisations": Family("gtm_pyro.initialisation", lambda cls: True, "initialisation"),
+    "auxiliary objectives": Family("gtm_pyro.inference", lambda cls: True, "auxiliary"),
     "transitions": Family("gtm_pyro.transitions", _is_transition),
     "memories": Family("gtm_pyro.memory", _is_memory),
     "priors": Family("gtm_pyro.priors", lambda cls: cls.__name__.endswith("Prior")),

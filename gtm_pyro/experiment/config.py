@@ -150,6 +150,8 @@ FIELDS = {
     "guide": "the inference program, made with the model as its first argument",
     "data": "where episodes come from",
     "loss": "one of Pyro's losses, Trace_ELBO for instance",
+    "initialisation": "how starting values are found, LoopClosure for instance (null: they are drawn at random)",
+    "auxiliary": "an objective that is added to the loss, DisplacementRegression for instance (null: none)",
     "stages": "the curriculum: a list in YAML, or the name of a YAML file that holds one",
     "steps": "optimiser steps in all; the stages keep their shares (null: as declared in the stages)",
     "learning_rates": "of Adam, before a cosine decay to 0",
@@ -199,7 +201,7 @@ def resolve(raw: Raw, overrides: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(f"clip_norm: expected a number over 0 or null, got {values['clip_norm']}")
     if values["num_threads"] is not None:
         check_range("num_threads", values["num_threads"], 1, LARGEST_THREADS)
-    for name in ("model", "guide", "data", "loss"):
+    for name in ("model", "guide", "data", "loss", "initialisation", "auxiliary"):
         _check_untyped(name, values[name], first=name == "guide")
     _make_paths_absolute(values["data"])
     return Config(parser, values)
@@ -243,6 +245,8 @@ def make_parser(data_type: Any) -> "ArgumentParser":
         "guide": (Callable[[nn.Module], nn.Module], None),
         "data": (data_type, None),
         "loss": (ELBO, {"class_path": "pyro.infer.Trace_ELBO"}),
+        "initialisation": (Callable[..., Any] | None, {"class_path": "gtm_pyro.initialisation.Automatic"}),
+        "auxiliary": (Callable[..., Any] | None, None),
         "stages": (list[Stage], None),
         "steps": (PositiveInt | None, None),
         "learning_rates": (LearningRates, LearningRates()),

@@ -1,1 +1,5 @@
-"""What a pair of programs is, and which loss fits which pair."""
+"""What a pair of programs is, and which objectives fit it."""
+
+from gtm_pyro.inference.auxiliary import DisplacementRegression
+
+__all__ = ["DisplacementRegression"]

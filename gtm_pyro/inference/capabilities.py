@@ -11,7 +11,8 @@ path         the guide                               ``path(episodes)``: q(s_{1:
 memory       the model                               ``remember(s, frames)`` and ``imagine(start, memory, actions)``
 imagines     the model                               ``predict(guide, observed, actions)``, or a path and a memory
 reconstructs the model                               ``encoder.statistics(frames)["loc"]`` and ``decoder.frames(z)``
-regret       the model, with a path                  ``regret(episodes, path, reading)``
+regret       the model, with a path                  ``remember``, ``recall`` and ``encoder.statistics(frames)["loc"]``,
+                                                     or ``regret(episodes, path, reading)``
 filters      the guide                               ``filter(episodes)``, ``memory`` and ``anywhere``
 ============ ======================================= ==============================================================
 """
@@ -105,7 +106,7 @@ _MEMBERS = {
     Capability.MEMORY: ("model", ("remember", "imagine")),
     Capability.IMAGINES: ("model", ("predict",)),
     Capability.RECONSTRUCTS: ("model", ("encoder.statistics", "decoder.frames")),
-    Capability.REGRET: ("model", ("regret",)),
+    Capability.REGRET: ("model", ("remember", "recall", "encoder.statistics")),
     Capability.FILTERS: ("guide", ("filter", "memory", "anywhere")),
 }
 
@@ -141,6 +142,8 @@ def _missing(capability: Capability, model: Any, guide: Any) -> tuple[Any, list[
     """Who should have it, and the members that it has not."""
     what, members = _MEMBERS[capability]
     program = model if what == "model" else guide
+    if capability is Capability.REGRET and hasattr(model, "regret"):  # one of its own
+        return program, []
     return program, [name for name in members if not _has(program, name)]
 
 
@@ -148,6 +151,11 @@ def _has(program: Any, name: str) -> bool:
     part, _, rest = name.partition(".")
     found = getattr(program, part, None) if rest else program
     return hasattr(found, rest or part)
+
+
+def weighs_entries(model: Any) -> bool:
+    """Whether a model weighs the entries of a memory, so that its regret can be asked for along a given path."""
+    return not _missing(Capability.REGRET, model, None)[1]
 
 
 def check_can(capability: Capability, model: Any, guide: Any, task: str) -> None:

@@ -12,8 +12,6 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.inference.randomness import callers_random_state, set_seed
-from gtm_pyro.localisation.landmarks import Landmarks
-from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.transition import TransitionPath
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage.limits import check_seed
@@ -28,6 +26,10 @@ class GuidedModel(Protocol):
         """Which steps are scored when a call does not say."""
 
     @property
+    def encoder(self) -> Any:
+        """q(z_t | x_t), by which frames are compared; not asked for where the model has ``landmarks`` of its own."""
+
+    @property
     def transition(self) -> Transition:
         """f(s_{t-1}, a_t), how noisy it is and how often it slips."""
 
@@ -37,12 +39,9 @@ class GuidedModel(Protocol):
     def encode(self, frames: Tensor, s: Tensor) -> TorchDistribution:
         """q(z_t | x_t, s_t), batch shape ``(batch, Q)``, of frames ``(batch, Q, C, H, W)`` at states ``s``."""
 
-    def landmarks(self, frames: Tensor, memory: SpatialMemory | None = None) -> Landmarks:
-        """What looks like each of the frames ``(batch, T, C, H, W)``."""
-
 
 class Rollout(Protocol):
-    """What a model imagines: see ``gtm_pyro.models.gtm_sm.Imagined``."""
+    """What a model imagines: see ``gtm_pyro.inference.capabilities.Imagined``."""
 
     @property
     def states(self) -> Tensor: ...

@@ -1,1 +1,7 @@
-"""Starting values, found from frames and actions."""
+"""Starting values, found from frames and actions: strategies that a training is given."""
+
+from gtm_pyro.initialisation.automatic import Automatic
+from gtm_pyro.initialisation.rotation import MemorySearch
+from gtm_pyro.initialisation.translation import LoopClosure
+
+__all__ = ["Automatic", "LoopClosure", "MemorySearch"]

@@ -12,7 +12,7 @@ SAME_FRAME = 1e-6
 _CLOSED = 0.02  # |M n| / |n| up to which a loop is closed
 
 
-class LoopClosure(NamedTuple):
+class ClosedLoops(NamedTuple):
     """What :func:`close_loops` found.
 
     :param displacement: M, ``(state_dim, action_dim)``.
@@ -84,7 +84,7 @@ def most_textured(frames: Tensor, share: float = 0.5) -> Tensor:
     return plainest.argsort(descending=True)[: max(1, round(share * len(plainest)))]
 
 
-def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: float = SAME_FRAME) -> LoopClosure:
+def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: float = SAME_FRAME) -> ClosedLoops:
     """A displacement matrix M under which loops close.
 
     For two steps whose frames look the same, the counts n of the actions between them satisfy n M^T = 0. Let
@@ -103,7 +103,7 @@ def close_loops(frames: Tensor, actions: Tensor, state_dim: int, tolerance: floa
     episode, later, earlier = same_frames(frames, tolerance).tril(-1).nonzero().unbind(-1)
     n = _directions((counts[episode, later] - counts[episode, earlier]).to(actions.dtype), moving, actions)
     eigenvalues, vectors = torch.linalg.eigh((n.t() @ n / len(n)).double())
-    return LoopClosure(_embed(vectors, moving, state_dim, actions), eigenvalues, len(n))
+    return ClosedLoops(_embed(vectors, moving, state_dim, actions), eigenvalues, len(n))
 
 
 def _check_moving(moving: Tensor, state_dim: int) -> None:
@@ -142,7 +142,7 @@ def close_short_loops(
     tolerance: float = SAME_FRAME,
     max_gap: int = 8,
     rounds: int = 10,
-) -> LoopClosure:
+) -> ClosedLoops:
     """A displacement matrix M under which short loops close, where some actions fail or some places look alike.
 
     As :func:`close_loops`, from pairs of at most ``max_gap`` steps apart, which few failures spoil. An action counts as
@@ -172,7 +172,7 @@ def close_short_loops(
             weight = (1 + (residual / max(0.5 ** (i + 1), _CLOSED)).square()).pow(-2)
         elif bool(close.any()):
             weight = close.to(n.dtype)
-    return LoopClosure(_embed(vectors, moving, state_dim, actions), eigenvalues, len(n))
+    return ClosedLoops(_embed(vectors, moving, state_dim, actions), eigenvalues, len(n))
 
 
 def share_open(frames: Tensor, actions: Tensor, displacement: Tensor, tolerance: float = SAME_FRAME) -> float:

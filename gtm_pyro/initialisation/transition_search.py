@@ -5,19 +5,18 @@ nearest, mixed by distance, look like the frame that is predicted. Frames are co
 and so hundreds of candidates are scored together. Uses frames and actions alone.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from gtm_pyro.transitions.base import Transition
+from gtm_pyro.errors import ConfigError
+from gtm_pyro.transitions import Transition
 
+Kind = TypeVar("Kind", bound=Transition)
 Values = dict[str, Tensor]
 Keys = Callable[[Tensor], Tensor]
 
@@ -31,6 +30,21 @@ WIDEST = 0.6
 _SIDE = 8
 _COMPONENTS = 32
 _RIDGE = 1e-2
+
+
+def transition_of(model: Any, kind: type[Kind], strategy: object) -> Kind:
+    """The transition of a model, whose starting values a strategy can find.
+
+    :raises ConfigError: it is of another kind, or there is none.
+    """
+    transition = getattr(model, "transition", None)
+    if not isinstance(transition, kind):
+        got = f"{type(model).__name__}, which has none" if transition is None else type(transition).__name__
+        raise ConfigError(
+            f"initialisation: {type(strategy).__name__} expected a model whose transition is a {kind.__name__}, "
+            f"got {got}"
+        )
+    return transition
 
 
 class Found(NamedTuple):

@@ -39,6 +39,15 @@ class Decoder(Protocol):
         """Its mean, the frame that is shown, ``(..., C, H, W)``."""
 
 
+def latent_dim(encoder: Any, frames: Tensor) -> int:
+    """The length of z; an encoder of a user's own need not name it, and then says it by its statistics.
+
+    :param frames: ``(batch, T, C, H, W)``.
+    """
+    named: int | None = getattr(encoder, "latent_dim", None)
+    return encoder.statistics(frames[:1, 0])["loc"].shape[-1] if named is None else named
+
+
 def _check_frame_shape(frame_shape: tuple[int, int, int], strides: tuple[int, int]) -> int:
     """How many times smaller the sides become."""
     check_positive(strides=min(strides))

@@ -23,6 +23,20 @@ class _Draw(NamedTuple):
     kept: list[Tensor]
 
 
+def continued(transition: Transition, start: Tensor, actions: Tensor, past: Tensor | None = None) -> Tensor:
+    """A draw of the states that follow s_tau under actions alone, ``(*batch, time, state_dim)``; nothing slips.
+
+    :param start: s_tau, ``(*batch, state_dim)``.
+    :param actions: those after step tau, ``(*batch, time, action_dim)``.
+    :param past: those up to step tau, from which momentum follows, ``(*batch, any, action_dim)``; None: at rest.
+    """
+    shape = (*actions.shape[:-1], transition.state_dim)
+    noise = transition.scale * torch.randn(shape, dtype=start.dtype, device=start.device)
+    # a rollout leaves the first action and the first noise alone: they led to where it starts
+    actions, noise = (torch.cat([x[..., :1, :], x], -2) for x in (actions, noise))
+    return transition.rollout(start, actions, noise, past)[..., 1:, :]
+
+
 class TransitionPath(TorchDistribution):
     """The path of a state-space model driven by actions, as one random variable.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, GTMPyroError, kind_and_line
+from gtm_pyro.inference.capabilities import weighs_entries
 from gtm_pyro.inference.programs import check_can_be_evaluated
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing.running import ConformanceError, NotApplicable, conformance_check, copied
@@ -41,7 +42,7 @@ def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Readin
     }
     if hasattr(model, "path"):
         steps["simulate"] = lambda: simulate(model, episodes.actions[:1, :24], episodes.frame_shape)
-    if hasattr(model, "regret"):
+    if weighs_entries(model):
         used = reading or getattr(model, "reading", None) or Reading()
         steps["max_regret"] = lambda: median_regret(model, guide, episodes, used)
     for name, step in steps.items():

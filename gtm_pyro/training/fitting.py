@@ -8,7 +8,7 @@ number of threads, it ends in the same parameters, bit for bit.
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,11 @@ from torch import nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError, first_line, kind_and_line
+from gtm_pyro.inference.auxiliary import Auxiliary
 from gtm_pyro.inference.checks import check_programs
 from gtm_pyro.inference.losses import check_combination
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
+from gtm_pyro.initialisation import Automatic
 from gtm_pyro.networks.precision import Precision, check_precision, networks_in
 from gtm_pyro.storage.interrupts import StopSignals
 from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_range, check_seed, check_stages
@@ -75,6 +77,8 @@ def fit(
     stages: Sequence[Stage] | None = None,
     steps: int | None = None,
     loss: ELBO | None = None,
+    initialisation: Callable[[Any, Episodes], object] | None = Automatic(),  # noqa: B008 (it cannot change)
+    auxiliary: Auxiliary | None = None,
     learning_rates: LearningRates | None = None,
     clip_norm: float | None = None,
     seed: int = 0,
@@ -89,8 +93,8 @@ def fit(
 ) -> Run:
     """Train a model and a guide together, in place, with Adam and one cosine decay over all stages.
 
-    Before its first step an attempt calls ``model.initialise(episodes)``, where the model has it, with at least 64
-    episodes of the stage with the longest. A run that does not find the map says so when it ends
+    Before its first step an attempt calls ``initialisation(model, episodes)``, with at least 64 episodes of the stage
+    with the longest. A run that does not find the map says so when it ends
     (``gtm_pyro.evaluation.map_verdict``). The global random state and Pyro's parameter store are left as they were.
 
     :param model: a Pyro program, called as ``model(episodes, reading)``.
@@ -99,6 +103,9 @@ def fit(
     :param stages: the curriculum; by default one stage, the paper's task.
     :param steps: the total of all stages, which keep their shares of it; by default as declared.
     :param loss: one of Pyro's losses, by default ``Trace_ELBO()``.
+    :param initialisation: sets starting values: a strategy of ``gtm_pyro.initialisation`` or a function; None leaves
+        the caller's.
+    :param auxiliary: an objective besides the bound: see ``gtm_pyro.inference.auxiliary``.
     :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
     :param seed: of the episodes and the noise of every step. The starting values are the caller's.
     :param device: where to train; the model and the guide are moved there.
@@ -142,11 +149,22 @@ def fit(
         StopSignals() as signals,
     ):
         warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
-        rehearse_stages(model, guide, data, loss, schedule.stages, seed, device, precision)
-        plan = make_plan(model, guide, data, loss, schedule, rates, seed, clip_norm, max_restarts, precision)
-        learner = Learner(model, guide, loss, rates, clip_norm, precision)
+        rehearse_stages(model, guide, data, loss, schedule.stages, seed, device, precision, auxiliary)
+        objects = {"loss": loss, "initialisation": initialisation, "auxiliary": auxiliary}
+        plan = make_plan(model, guide, data, objects, schedule, rates, seed, clip_norm, max_restarts, precision)
+        learner = Learner(model, guide, loss, rates, clip_norm, precision, auxiliary)
         training = Training(
-            learner, data, schedule, seed, device, max_restarts, plan, folder, checkpoint_every, log_every
+            learner,
+            data,
+            schedule,
+            seed,
+            device,
+            max_restarts,
+            plan,
+            folder,
+            checkpoint_every,
+            log_every,
+            initialisation,
         )
         training.load()
         lines = folder.truncate_metrics(training.state.step) if folder else []
@@ -187,6 +205,7 @@ def rehearse_stages(
     seed: int,
     device: torch.device,
     precision: Precision,
+    auxiliary: Auxiliary | None = None,
 ) -> None:
     """Evaluate the loss once in every stage with all of Pyro's checks: mistakes show before work starts.
 
@@ -210,6 +229,8 @@ def rehearse_stages(
                 check_combination(model, guide, loss, episodes, stage.reading)
             with pyro.validation_enabled(True), torch.no_grad(), networks_in(precision):
                 loss.loss(model, guide, episodes, stage.reading)
+                if auxiliary is not None:
+                    auxiliary(model, guide, episodes, stage.reading)
             if number == 1:
                 check_programs(model, guide, episodes, stage.reading)
         except GTMPyroError:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.inference.auxiliary import Auxiliary
 from gtm_pyro.networks.precision import Precision, networks_in
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage.checkpoints import load_tensors, program
@@ -51,6 +52,7 @@ class Learner:
     :param rates: of Adam, before decay.
     :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
     :param precision: of the networks, forwards and backwards; parameters and Adam keep float32.
+    :param auxiliary: what is added to the loss, in nats: see ``gtm_pyro.inference.auxiliary``.
     :raises ConfigError: there is nothing to train, or a prefix of ``rates`` names nothing.
     """
 
@@ -62,7 +64,9 @@ class Learner:
         rates: LearningRates,
         clip_norm: float | None,
         precision: Precision = "float32",
+        auxiliary: Auxiliary | None = None,
     ) -> None:
+        self.auxiliary = auxiliary
         self.model, self.guide, self.precision = model, guide, precision
         self.loss: Any = loss
         self.default_rate = rates.default
@@ -91,22 +95,28 @@ class Learner:
         frames = scored_frames(episodes, reading)
         # Pyro's checks were made before the first step; here a NaN must reach the loss, where it is noticed
         with pyro.validation_enabled(False), networks_in(self.precision):
+            extra = None
+            if self.auxiliary is not None:
+                extra = self.auxiliary(self.model, self.guide, episodes, reading) / frames
             if type(self.loss) is Trace_ELBO:
                 value = trace_elbo(self.loss, self.model, self.guide, episodes, reading) / frames
-                self._check_trainable(value)
-                value.backward()
+                value = self._backward(value, extra)
             elif hasattr(self.loss, "differentiable_loss"):
                 value = self.loss(self.model, self.guide)(episodes, reading) / frames
-                self._check_trainable(value)
-                value.backward()
+                value = self._backward(value, extra)
             else:
                 value = self._loss_and_grads(episodes, reading, frames)
+                if extra is not None:
+                    value = value + (self._backward(extra) if extra.requires_grad else extra)
         return value.detach(), nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm)
 
     @staticmethod
-    def _check_trainable(value: Tensor) -> None:
-        if not value.requires_grad:
+    def _backward(value: Tensor, extra: Tensor | None = None) -> Tensor:
+        total = value if extra is None else value + extra
+        if not total.requires_grad:
             raise ConfigError("frozen: expected some parameter that the loss depends on to be left to train, got none")
+        total.backward()
+        return total.detach()
 
     def _loss_and_grads(self, episodes: Episodes, reading: Reading, frames: int) -> Tensor:
         total = self.loss.loss_and_grads(self.model, self.guide, episodes, reading)

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, GTMPyroError, NonFiniteLossError
 from gtm_pyro.evaluation.map_verdict import doubt, map_measures
 from gtm_pyro.inference.randomness import Purpose, derived_seed, set_seed
+from gtm_pyro.initialisation import Automatic
 from gtm_pyro.storage import checkpoints
 from gtm_pyro.storage.checkpoints import Checkpoint
 from gtm_pyro.storage.interrupts import Interrupted, StopSignals
@@ -62,6 +63,7 @@ class Training:
     :param folder: where to write; None writes nothing.
     :param checkpoint_every: in steps.
     :param log_every: in steps.
+    :param initialisation: sets starting values; None leaves them.
     """
 
     learner: Learner
@@ -74,6 +76,7 @@ class Training:
     folder: RunFolder | None
     checkpoint_every: int
     log_every: int
+    initialisation: Callable[[Any, Episodes], object] | None = Automatic()  # noqa: RUF009 (it cannot change)
 
     def __post_init__(self) -> None:
         self.state = State()
@@ -170,11 +173,13 @@ class Training:
         set_seed(seed, self.device)
         if self.state.restarts:
             redraw_weights(self.learner.program)
-        initialise = getattr(self.learner.model, "initialise", None)
-        if initialise is not None:
+        if self.initialisation is not None:
             # long episodes tell more of how often actions fail
             stage = max(self.schedule.stages, key=lambda stage: stage.num_observed + stage.num_predicted)
-            initialise(self.episodes(replace(stage, batch_size=max(stage.batch_size, INITIAL_EPISODES)), seed))
+            episodes = self.episodes(replace(stage, batch_size=max(stage.batch_size, INITIAL_EPISODES)), seed)
+            own = getattr(self.learner.auxiliary, "initialise", None)
+            initialise = own if own and isinstance(self.initialisation, Automatic) else self.initialisation
+            initialise(self.learner.model, episodes)
         prepare = getattr(self.learner.guide, "initialise", None)
         if prepare is not None:
             stage = self.schedule.stages[0]
@@ -202,7 +207,7 @@ class Training:
                 "step": self.state.step,
                 "stage": number + 1,
                 "loss": float(loss),
-                **elbo_terms(self.learner.model, self.learner.guide, episodes, stage.reading),
+                **elbo_terms(self.learner.model, self.learner.guide, episodes, stage.reading, self.learner.auxiliary),
                 "learning_rate": self.learner.default_rate * decay,
                 "grad_norm": float(norm),
                 "restarts": self.state.restarts,

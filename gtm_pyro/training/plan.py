@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -15,14 +16,15 @@ from gtm_pyro.networks.precision import Precision
 from gtm_pyro.tasks.base import EpisodeData
 from gtm_pyro.training.stages import LearningRates, Schedule
 
-_PARTS = ("transition", "memory", "prior")
+# runs that began before it was written down do not say it, nor all arguments of the model
+_MAY_BE_UNSAID = ("initialisation", "auxiliary")
 
 
 def make_plan(
     model: Any,
     guide: Any,
     data: EpisodeData,
-    loss: Any,
+    objects: Mapping[str, Any],
     schedule: Schedule,
     rates: LearningRates,
     seed: int,
@@ -30,10 +32,13 @@ def make_plan(
     max_restarts: int,
     precision: Precision,
 ) -> dict[str, Any]:
-    """The settings of a run, its classes, and a checksum of the episodes with which it begins."""
+    """The settings of a run, its classes, and a checksum of the episodes with which it begins.
+
+    :param objects: the loss, the initialisation and the auxiliary objective.
+    """
+    loss = objects["loss"]
     # Pyro guesses max_plate_nesting on a first use and keeps the guess
     settings = {name: value for name, value in vars(loss).items() if name != "max_plate_nesting"}
-    parts = {name: getattr(model, name, None) for name in _PARTS}
     return {
         "seed": seed,
         "steps": schedule.total,
@@ -45,10 +50,9 @@ def make_plan(
         **{f"loss.{name}": value for name, value in settings.items() if isinstance(value, bool | int | float | str)},
         "max_restarts": max_restarts,
         "model": type(model).__name__,
-        # without addresses, which differ in every process
-        **{f"model.{name}": re.sub(r" at 0x\w+", "", repr(part)) for name, part in parts.items()},
-        "model.displacement_weight": getattr(model, "displacement_weight", 0.0),
-        "model.pose_unit": getattr(model, "pose_unit", 1.0),
+        **{f"model.{name}": _described(part) for name, part in _kept_arguments(model).items()},
+        "initialisation": _described(objects["initialisation"]),
+        "auxiliary": _described(objects["auxiliary"]),
         "guide": type(guide).__name__,
         "data": f"{type(data).__name__}, checksum {_checksum(data, schedule, seed)}",
     }
@@ -59,17 +63,30 @@ def check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
 
     :raises RunFolderError: names the first setting that is not as the run was started with.
     """
-    # runs that began before there was a choice, or before it was written down, do not say it
-    unknown = {name: mine.get(name) for name in ("model.transition", "model.displacement_weight", "model.pose_unit")}
-    theirs = {"precision": "float32", **unknown, **theirs} if isinstance(theirs, dict) else {}
+    theirs = {"precision": "float32", **theirs} if isinstance(theirs, dict) else {}
     if "stages" in theirs:
         theirs["stages"] = [{**stage, "frozen": stage.get("frozen", [])} for stage in theirs["stages"]]
     mine = json.loads(json.dumps(mine))
-    for name in {**mine, **theirs}:
+    for name in mine:
+        if name not in theirs and (name in _MAY_BE_UNSAID or name.startswith("model.")):
+            continue
         if theirs.get(name) != mine.get(name):
             raise RunFolderError(
                 f"{source}: {name}: expected {theirs.get(name)}, with which the run began, got {mine.get(name)}"
             )
+
+
+def _kept_arguments(model: Any) -> dict[str, Any]:
+    """What the model was made of: its constructor's arguments, where it keeps them by their names."""
+    parameters = signature(type(model).__init__).parameters
+    found = {name: getattr(model, name) for name in parameters if name != "self" and hasattr(model, name)}
+    # what was learnt of them is in the checkpoint
+    return {name: value for name, value in found.items() if not isinstance(value, torch.Tensor)}
+
+
+def _described(value: Any) -> str:
+    """The repr, without addresses, which differ in every process."""
+    return re.sub(r" at 0x\w+", "", repr(value))
 
 
 def _checksum(data: EpisodeData, schedule: Schedule, seed: int) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.inference.auxiliary import Auxiliary
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage.json import plain
 from gtm_pyro.storage.run_folder import RunFolder
@@ -20,10 +21,13 @@ from gtm_pyro.training.learner import scored_frames
 
 
 @torch.no_grad()
-def elbo_terms(model: nn.Module, guide: nn.Module, episodes: Episodes, reading: Reading) -> dict[str, float]:
-    """The terms of the ELBO in nats a frame, from one draw of the guide.
+def elbo_terms(
+    model: nn.Module, guide: nn.Module, episodes: Episodes, reading: Reading, auxiliary: Auxiliary | None = None
+) -> dict[str, float]:
+    """The terms of the loss in nats a frame, from one draw of the guide.
 
-    :returns: log_likelihood: of all observed sites; kl_NAME: of each latent site, log q - log p.
+    :returns: log_likelihood: of all observed sites; kl_NAME: of each latent site, log q - log p; auxiliary: what is
+        added to the negative ELBO, where something is.
     """
     with pyro.validation_enabled(False):
         guide_trace = poutine.trace(guide).get_trace(episodes, reading)
@@ -38,6 +42,8 @@ def elbo_terms(model: nn.Module, guide: nn.Module, episodes: Episodes, reading: 
         if name in guide_trace.nodes and not site_is_subsample(model_trace.nodes[name]):
             difference = guide_trace.nodes[name]["log_prob_sum"] - model_trace.nodes[name]["log_prob_sum"]
             terms[f"kl_{name}"] = float(difference) / frames
+    if auxiliary is not None:
+        terms["auxiliary"] = float(auxiliary(model, guide, episodes, reading)) / frames
     return terms
 
 
@@ -92,7 +98,7 @@ class Progress:
         if self.folder:
             self.folder.append_metrics(clean)
         terms = {"loss": line["loss"], "x": line["log_likelihood"]}
-        terms |= {name: value for name, value in line.items() if name.startswith("kl_")}
+        terms |= {name: value for name, value in line.items() if name.startswith("kl_") or name == "auxiliary"}
         self.bar.set_description(f"stage {line['stage']}/{stages}", refresh=False)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         self.bar.set_postfix_str(shown, refresh=False)

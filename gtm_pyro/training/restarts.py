@@ -7,28 +7,26 @@ import torch
 from torch import nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.inference.capabilities import Capability, check_can
+from gtm_pyro.inference.regret import regret
 from gtm_pyro.reading import Reading
 from gtm_pyro.training.stages import Stage
 
 
 def check_has_regret(model: nn.Module, guide: nn.Module, stages: tuple[Stage, ...]) -> None:
-    """A stage with ``max_regret`` needs ``model.regret`` and ``guide.path``.
+    """A stage with ``max_regret`` needs a model that weighs memory entries, and a guide with a path.
 
-    :raises ConfigError: the model or the guide has no such method.
+    :raises ConfigError: says what is missing.
     """
     if any(stage.max_regret is not None for stage in stages):
-        for program, method in ((model, "regret"), (guide, "path")):
-            if not hasattr(program, method):
-                kind = type(program).__name__
-                raise ConfigError(f"max_regret: expected {kind} to have a method {method}, it has none")
+        check_can(Capability.REGRET, model, guide, "max_regret")
 
 
 @torch.no_grad()
 def median_regret(model: Any, guide: Any, episodes: Episodes, reading: Reading) -> float:
-    """The median over scored steps of ``model.regret`` for the guide's path, in nats a frame."""
+    """The median of the regret over scored steps, for the guide's path, in nats a frame."""
     with pyro.validation_enabled(False):
-        return float(model.regret(episodes, guide.path(episodes), reading).median())
+        return float(regret(model, episodes, guide.path(episodes), reading).median())
 
 
 @torch.no_grad()

@@ -22,8 +22,9 @@ class Stage:
     :param num_observed: tau, the memorised steps of an episode.
     :param num_predicted: the steps after them.
     :param reading: which steps are scored, and against which memory entries.
-    :param max_regret: in nats a frame. When the stage is over, the run is stuck if the median of ``model.regret`` on
-        fresh training episodes is above it, and starts again from fresh values; None never looks.
+    :param max_regret: in nats a frame. When the stage is over, the run is stuck if the median of the regret
+        (``gtm_pyro.inference.regret``) on fresh training episodes is above it, and starts again from fresh values; None
+        never looks.
     :param frozen: beginnings of the names of parameters that this stage leaves as they are, "encoder" for instance.
     :raises ConfigError: a number out of its range.
     """

@@ -21,8 +21,8 @@ class Transition(nn.Module):
     is for an agent that sometimes does not do as it is told.
 
     The unit in which an action is given does not matter: what is learnt is about ``standard`` actions, each number
-    divided by its own ``action_unit``. That is a buffer, saved with the parameters; ``measure_actions``, which the
-    ``initialise`` of the transitions here calls, takes it from data, and until then it is 1.
+    divided by its own ``action_unit``. That is a buffer, saved with the parameters; ``measure_actions`` takes it from
+    data, before starting values are found (``gtm_pyro.initialisation``), and until then it is 1.
 
     :param action_dim: length of an action vector.
     :param state_dim: length of a state vector.
@@ -31,6 +31,7 @@ class Transition(nn.Module):
     :param slip: e, the probability of a slip, from 0 up to but not including 1. A buffer, not learnt.
     :param slip_scale: R, the standard deviation of a step that slips, in units of the state space. A buffer.
     :raises ConfigError: a number out of its range.
+    :ivar slip_is_given: whether e was given as over 0; otherwise starting values may set it.
     :cvar heading: whether the last number of a state is a heading in radians, which is periodic.
     """
 
@@ -58,6 +59,7 @@ class Transition(nn.Module):
             self.log_scale = nn.Parameter(log_scale)
         else:
             self.register_buffer("log_scale", log_scale)
+        self.slip_is_given = slip > 0
         self.register_buffer("slip", torch.tensor(float(slip)))
         self.register_buffer("slip_scale", torch.tensor(float(slip_scale)))
         self.register_buffer("action_unit", torch.ones(action_dim))

@@ -1,35 +1,16 @@
 """Agents that turn: displacements are in the agent's frame, and its heading is part of the state."""
 
-import logging
-from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtm_pyro.errors import ConfigError, check_positive
-from gtm_pyro.initialisation.transition_search import (
-    CANDIDATES,
-    WIDEST,
-    Values,
-    propose_displacements,
-    scored_episodes,
-    search,
-    turn_signs,
-)
-from gtm_pyro.memory.keys import HeadingKeys
+from gtm_pyro.errors import ConfigError
 from gtm_pyro.transitions.base import Transition
 from gtm_pyro.transitions.recurrence import unroll
 
-logger = logging.getLogger(__name__)
-
 Momentum = Literal["agent", "world"]
-
-# of the error of a memory that is read at random: in place, searches that found the turns ended below 0.25 of it, and
-# one that did not find how agents walk at 0.59
-_DOUBTFUL = 0.45
 
 
 class RotatingTranslation(Transition):
@@ -42,16 +23,12 @@ class RotatingTranslation(Transition):
     :param action_dim: length of an action vector.
     :param scale: r, the standard deviation of a step, in units of the state space and in radians.
     :param learn_scale: make r a parameter.
-    :param widest: of a usual action, the largest turn, in radians, and the largest move, in units of the state, that
-        ``initialise`` tries.
     """
 
     heading = True
 
-    def __init__(self, action_dim: int, scale: float = 1e-3, learn_scale: bool = False, widest: float = WIDEST) -> None:
+    def __init__(self, action_dim: int, scale: float = 1e-3, learn_scale: bool = False) -> None:
         super().__init__(action_dim, 3, scale, learn_scale)
-        check_positive(widest=widest)
-        self.widest = widest
         self.displacement = nn.Parameter(0.1 * torch.randn(3, action_dim))
 
     def controls(self, actions: Tensor, past: Tensor | None = None) -> Tensor:
@@ -60,73 +37,6 @@ class RotatingTranslation(Transition):
 
     def loc(self, s: Tensor, control: Tensor) -> Tensor:
         return s + turned(control, s[..., 2])
-
-    @torch.no_grad()
-    def initialise(self, frames: Tensor, actions: Tensor, num_observed: int | None = None) -> None:
-        """Search displacements with which the memory explains what is seen, from frames and actions alone.
-
-        :param frames: ``(batch, T, C, H, W)``.
-        :param actions: ``(batch, T, action_dim)``, in any unit.
-        :param num_observed: steps that are memorised; half of them by default and where none would be predicted.
-        """
-        self.measure_actions(actions)
-        few, tau = scored_episodes(frames.shape[1], num_observed)
-        frames, actions = frames[:few], actions[:few]
-        keys = HeadingKeys().to(frames.device)
-        # headings first: with wrong ones no position can be right
-        found = search(self, partial(self._propose, rows=(2,)), self._still(), frames, actions, tau, keys)
-        everything = partial(self._propose, rows=(0, 1, 2))
-        found = search(self, everything, found.values, frames, actions, tau, keys, rounds=12, gain=0.02)
-        for name, value in found.values.items():
-            getattr(self, name).copy_(value)
-        turns = self.displacement[2].clone()
-
-        def all_turns(turns: Tensor) -> Tensor:
-            self.displacement[2] = turns
-            return self.controls(actions)[..., 2]
-
-        self.displacement[2] = turns * turn_signs(turns, frames, actions, all_turns)
-        logger.info("search: %.3g where a random memory has %.3g", found.score, found.chance)
-        if found.score > _DOUBTFUL * found.chance:
-            logger.warning(
-                "the search explains little (squared error %.3g, a memory that is read at random has %.3g): starting "
-                "values of the displacements may be wrong; where true ones are known, displacement_weight helps",
-                found.score,
-                found.chance,
-            )
-
-    @torch.enable_grad()
-    def regress(self, actions: Tensor, displacements: Tensor, iterations: int = 400) -> None:
-        """Fit all parameters to true displacements by least squares.
-
-        :param actions: ``(batch, T, action_dim)``.
-        :param displacements: of steps 2 to T in the agent's frame, ``(batch, T - 1, 3)``.
-        """
-        self.measure_actions(actions)
-        parameters = list(self.parameters())
-        optimiser = torch.optim.LBFGS(parameters, max_iter=iterations, line_search_fn="strong_wolfe")
-        # in units of a usual displacement, for it stops where changes are small
-        usual = displacements.square().mean().clamp_min(1e-12)
-
-        def loss() -> Tensor:
-            optimiser.zero_grad()
-            error = (self.controls(actions)[:, 1:] - displacements).square().mean() / usual
-            error.backward()
-            return error
-
-        optimiser.step(loss)
-        optimiser.zero_grad()
-
-    def _still(self) -> Values:
-        return {"displacement": torch.zeros_like(self.displacement)}
-
-    def _start_of_motion(self, values: Values) -> Tensor:
-        """The displacement of the first step over that of all further ones under the same action, ``(3,)``."""
-        return torch.ones(3)
-
-    def _propose(self, best: Values, generator: torch.Generator, rows: Sequence[int]) -> Values:
-        start = self._start_of_motion(best)
-        return {"displacement": propose_displacements(best["displacement"], generator, rows, start, self.widest)}
 
     def rollout(self, start: Tensor, actions: Tensor, noise: Tensor, past: Tensor | None = None) -> Tensor:
         if type(self).loc is not RotatingTranslation.loc:
@@ -157,9 +67,8 @@ class MomentumTranslation(RotatingTranslation):
         scale: float = 1e-3,
         learn_scale: bool = False,
         momentum: Momentum = "agent",
-        widest: float = WIDEST,
     ) -> None:
-        super().__init__(action_dim, scale, learn_scale, widest)
+        super().__init__(action_dim, scale, learn_scale)
         if momentum not in ("agent", "world"):
             raise ConfigError(f"momentum: expected 'agent' or 'world', got {momentum!r}")
         self.momentum = momentum
@@ -167,32 +76,6 @@ class MomentumTranslation(RotatingTranslation):
 
     def extra_repr(self) -> str:
         return f"momentum={self.momentum!r}"
-
-    def _still(self) -> Values:
-        return super()._still() | {"friction": torch.zeros_like(self.friction)}
-
-    def _start_of_motion(self, values: Values) -> Tensor:
-        return 1 - values["friction"].sigmoid()
-
-    def _propose(self, best: Values, generator: torch.Generator, rows: Sequence[int]) -> Values:
-        """As without momentum; in many candidates a friction differs too, and the top speed stays or nearly so."""
-        candidates = super()._propose(best, generator, rows)
-        displacement, friction = candidates["displacement"], best["friction"].expand(CANDIDATES, -1).clone()
-        displacement[::2] = best["displacement"]
-        row = torch.tensor(rows)[torch.randint(len(rows), (CANDIDATES,), generator=generator)].to(friction.device)
-        each = torch.arange(CANDIDATES, device=friction.device)
-        carried = friction[each, row].sigmoid()
-        new = torch.rand(CANDIDATES, generator=generator).to(carried).mul(0.96).add(0.02)
-        near = (carried + 0.02 * torch.randn(CANDIDATES, generator=generator).to(carried)).clamp(0.02, 0.98)
-        draw = torch.rand(CANDIDATES, generator=generator).to(carried)
-        draw[::2] *= 0.5
-        new = torch.where(draw < 0.25, new, torch.where(draw < 0.5, near, carried))
-        stretch = torch.randn(CANDIDATES, generator=generator)
-        stretch = stretch * 10 ** (-3 + 2 * torch.rand(CANDIDATES, generator=generator))
-        stretch = torch.where(new == carried, 0.0, stretch.to(carried)).exp()
-        displacement[each, row] *= (stretch * (1 - new) / (1 - carried)).unsqueeze(-1)
-        friction[each, row] = new.logit()
-        return {"displacement": displacement, "friction": friction}
 
     def controls(self, actions: Tensor, past: Tensor | None = None) -> Tensor:
         """d_t, ``(*batch, T, 3)``: see :meth:`Transition.controls`."""

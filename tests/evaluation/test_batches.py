@@ -10,6 +10,8 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
 from gtm_pyro.guides.spatial import SpatialGuide, TrackingGuide
+from gtm_pyro.initialisation import Automatic
+from gtm_pyro.localisation import finding
 from gtm_pyro.localisation.hypotheses import HypothesisSearch, turning_radius, typical_move
 from gtm_pyro.localisation.hypothesis_search import Search
 from gtm_pyro.localisation.landmarks import Landmarks
@@ -51,7 +53,7 @@ def pair(kind: type[Transition]) -> tuple[GTMSM, Episodes]:
         data, f = ImageNavigation(slip=0.1), kind(5, slip=0.1)
     episodes = data.sample(BATCH, num_observed=50, num_predicted=10, seed=0)
     model = GTMSM(f)
-    model.initialise(episodes)
+    Automatic()(model, episodes)
     return model, episodes
 
 
@@ -156,7 +158,7 @@ def test_a_view_that_never_changes_is_on_a_map_or_not_whatever_rounding_says(
         memory = model.remember(torch.zeros(1, 6, 3, dtype=dtype), frames[:1])
         episodes = Episodes(frames, torch.eye(3, dtype=dtype)[1].expand(5, 6, -1), 6)
         made = guide(model, memory=memory).eval()
-        landmarks = model.landmarks(frames, memory)
+        landmarks = finding.landmarks(model, frames, memory)
         assert bool(landmarks.log_weight[0].isfinite().all()) and not bool(landmarks.log_weight[1:].isfinite().any())
         for b in range(5):
             one = path_of(made, episodes[b : b + 1])

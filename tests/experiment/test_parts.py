@@ -15,6 +15,8 @@ from gtm_pyro.cli import main
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.evaluation.generation import generate
 from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.inference import regret as of_model
+from gtm_pyro.localisation.finding import landmarks
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM, LinearGaussian
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
@@ -65,7 +67,7 @@ def test_a_prior_may_return_any_distribution_and_be_no_module() -> None:
     assert np.isfinite(evaluate(model, guide, episodes).metrics["elbo"]) and run.posterior(episodes, 2)
     assert generate(model, guide, data, steps=4, num_observed=8).frames.shape == (4, 3, 8, 8)
     with pytest.raises(ConfigError, match="^memory: a known map needs num_entries, which BareMemory does not have"):
-        model.landmarks(episodes.frames, model.remember(torch.zeros(2, 8, 2), episodes.observed_frames))
+        landmarks(model, episodes.frames, model.remember(torch.zeros(2, 8, 2), episodes.observed_frames))
 
 
 def test_what_is_shown_of_a_prior_and_what_it_regrets() -> None:
@@ -146,4 +148,4 @@ def test_an_encoder_need_not_name_the_length_of_z() -> None:
     model = own(encoder=my_parts.MyEncoder(4))
     episodes = ImageNavigation().sample(2, num_observed=8, num_predicted=3, seed=0)
     model(episodes, Reading("alone"))
-    assert model.regret(episodes, model.path(episodes.actions)).shape == (2, 3)
+    assert of_model.regret(model, episodes, model.path(episodes.actions)).shape == (2, 3)

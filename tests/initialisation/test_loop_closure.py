@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gtm_pyro.initialisation import LoopClosure
 from gtm_pyro.initialisation.loop_closure import (
     SAME_FRAME,
     close_loops,
@@ -106,7 +107,7 @@ def test_initialise_finds_walls_and_slips() -> None:
     frames, actions, _, truth = walk(0.1, slipping=32)
     torch.manual_seed(0)
     transition = WalledTranslation(5)
-    transition.initialise(frames, actions, num_observed=32)
+    LoopClosure().start(transition, frames, actions, num_observed=32)
     assert float(transition.slip) == pytest.approx(truth, rel=0.5) and transition.slips
     assert float(transition.slip_scale) == pytest.approx(0.5, abs=0.01)  # M has rows of length one
     cells = torch.cartesian_prod(torch.arange(-1.0, 10), torch.arange(-1.0, 10))
@@ -114,15 +115,15 @@ def test_initialise_finds_walls_and_slips() -> None:
     beyond = ~inside & ((cells >= 0) & (cells <= 8)).any(-1)
     gate = transition.gate((cells - 4) @ to_cells(transition.displacement.detach()).inverse()).squeeze(-1)
     assert (gate[inside] > 0.5).float().mean() > 0.97 and (gate[beyond] < 0.5).float().mean() > 0.85
-    transition.initialise(frames[:, 32:], actions[:, 32:])
+    LoopClosure().start(transition, frames[:, 32:], actions[:, 32:])
     assert transition.slip == 0
 
 
 def test_a_given_slip_is_kept_and_none_is_estimated_on_demand() -> None:
     frames, actions, _, _ = walk(0.1)
-    for kwargs, slip, scale in (({"slip": 0.02, "slip_scale": 3.0}, 0.02, 3.0), ({"initialise_slip": False}, 0.0, 1.0)):
-        transition = Translation(5, **kwargs)
-        transition.initialise(frames, actions)
+    given = Translation(5, slip=0.02, slip_scale=3.0)
+    for transition, slips, slip, scale in ((given, True, 0.02, 3.0), (Translation(5), False, 0.0, 1.0)):
+        LoopClosure(slips).start(transition, frames, actions)
         to_cells(transition.displacement.detach())
         assert float(transition.slip) == pytest.approx(slip) and transition.slip_scale == scale
 
@@ -130,7 +131,7 @@ def test_a_given_slip_is_kept_and_none_is_estimated_on_demand() -> None:
 def test_random_starts_leave_the_gate_open(caplog: pytest.LogCaptureFixture) -> None:
     frames, actions, _, _ = walk(0.0, random_start=True)
     transition = WalledTranslation(5)
-    transition.initialise(frames, actions)
+    LoopClosure().start(transition, frames, actions)
     to_cells(transition.displacement.detach())
     assert "it starts open (of success, places explain 0." in caplog.text and "different places?" in caplog.text
     assert transition.gate(torch.randn(100, 2)).min() > 0.7 and transition.slip == 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gtm_pyro.initialisation import LoopClosure, MemorySearch
 from gtm_pyro.initialisation.transition_search import Values, differences, memory_fit, search, turn_signs
 from gtm_pyro.memory.keys import HeadingKeys
 from gtm_pyro.tasks import ImageNavigation
@@ -139,7 +140,7 @@ def test_initialise_finds_the_turns_from_frames_and_actions(kind: type[RotatingT
     """The rate of each action and, at the end, both turns within one percent; the sign of the first action is free."""
     frames, actions = turn_episodes(kind)
     transition = kind(3)
-    transition.initialise(frames, actions, TAU)
+    MemorySearch().start(transition, frames, actions, TAU)
     with torch.no_grad():
         found = transition.controls(actions)[..., 1:, 2]
         true = turning(kind, actions).diff(dim=-1, prepend=torch.zeros(len(actions), 1))
@@ -157,7 +158,7 @@ def test_the_same_search_gives_the_same_values_and_nothing_random_changes() -> N
     for seed, num_observed in enumerate((None, MOMENTUM_TIME // 2, MOMENTUM_TIME)):
         torch.manual_seed(seed)
         transition, before = RotatingTranslation(3), torch.get_rng_state()
-        transition.initialise(frames, actions, num_observed)
+        MemorySearch().start(transition, frames, actions, num_observed)
         assert torch.equal(torch.get_rng_state(), before)
         found.append(transition.displacement.detach().clone())
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
@@ -204,7 +205,7 @@ def test_a_world_that_never_changes_starts_anywhere_without_an_error() -> None:
     actions = torch.eye(3)[torch.randint(3, (4, 12))]
     for kind in (RotatingTranslation, MomentumTranslation):
         transition = kind(3)
-        transition.initialise(torch.full((4, 12, 3, 6, 6), 0.5), actions, 6)
+        MemorySearch().start(transition, torch.full((4, 12, 3, 6, 6), 0.5), actions, 6)
         assert all(parameter.isfinite().all() for parameter in transition.parameters())
 
 
@@ -213,7 +214,7 @@ def test_where_no_two_frames_look_the_same_a_translation_is_searched() -> None:
     episodes = data.sample(16, num_observed=96, num_predicted=32, seed=0)
     torch.manual_seed(0)
     transition = Translation(5)
-    transition.initialise(episodes.frames, episodes.actions, 96)
+    LoopClosure().start(transition, episodes.frames, episodes.actions, 96)
     m = transition.displacement.detach()
     torch.testing.assert_close(m[:, 0], -m[:, 1], atol=0.05, rtol=0)
     torch.testing.assert_close(m[:, 2], -m[:, 3], atol=0.05, rtol=0)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, Smoothing
+from gtm_pyro.inference import DisplacementRegression
+from gtm_pyro.initialisation import LoopClosure, MemorySearch
+from gtm_pyro.initialisation.regression import regress
 from gtm_pyro.models import GTMSM
 from gtm_pyro.storage import checkpoints
 from gtm_pyro.tasks import ImageNavigation
@@ -45,7 +48,7 @@ def retrieval(transition: Transition, episodes: Episodes, factor: float | list[f
 def started(factor: float | list[float], seen: Episodes) -> WalledTranslation:
     torch.manual_seed(0)
     transition = WalledTranslation(5)
-    transition.initialise(seen.frames, times(seen.actions, factor), steps=300)
+    LoopClosure(gate_steps=300).start(transition, seen.frames, times(seen.actions, factor))
     return transition
 
 
@@ -67,7 +70,7 @@ def test_real_actions_are_taken_in_their_units_too() -> None:
     for factor in (1.0, 1e-3, 1e3, [0.01, 30.0]):
         torch.manual_seed(0)
         transition, actions = Translation(2), times(seen.actions, factor)
-        transition.initialise(seen.frames, actions)
+        LoopClosure().start(transition, seen.frames, actions)
         found.append(transition.moves(actions).detach())
         length = transition.standard(actions)[:, 1:].square().sum(-1)
         assert float(length[length > 0].mean()) == pytest.approx(1, abs=1e-4)
@@ -99,11 +102,11 @@ def test_agents_that_turn_are_searched_in_any_unit(kind: type[RotatingTranslatio
     for factor in (1.0, [0.3, 1e-3, 500.0]):
         torch.manual_seed(0)
         transition = kind(3)
-        transition.initialise(frames, times(actions, factor))
+        MemorySearch().start(transition, frames, times(actions, factor))
         found.append(transition.controls(times(actions, factor)).detach())
         torch.manual_seed(0)
         other = kind(3)
-        other.regress(times(actions, factor), found[0][:, 1:])
+        regress(other, times(actions, factor), found[0][:, 1:])
         fitted.append(other.controls(times(actions, factor)).detach())
     assert torch.equal(found[1], found[0]) and torch.equal(fitted[1], fitted[0])
 
@@ -176,13 +179,13 @@ def test_the_unit_of_poses_that_are_targets_is_asked_for(caplog: pytest.LogCaptu
     fitted = []
     for unit in (1.0, 1000.0):
         torch.manual_seed(1)
-        model = GTMSM(RotatingTranslation(3), displacement_weight=1.0, pose_unit=unit)
-        model.initialise(headed(unit))
-        assert float(model.displacement_error(headed(unit)).detach().max()) < 1e-4
+        model, objective = GTMSM(RotatingTranslation(3)), DisplacementRegression(1.0, pose_unit=unit)
+        objective.initialise(model, headed(unit))
+        assert float(objective.error(model, headed(unit)).detach().max()) < 1e-4
         fitted.append(model.transition.displacement.detach())
     torch.testing.assert_close(fitted[1], fitted[0], rtol=1e-3, atol=1e-3)
     assert caplog.text == ""
-    GTMSM(RotatingTranslation(3), displacement_weight=1.0).initialise(headed(1000.0))
+    DisplacementRegression(1.0).initialise(GTMSM(RotatingTranslation(3)), headed(1000.0))
     assert "pose_unit: expected moves of 0.01 to 3 units of the state" in caplog.text
 
 
@@ -192,7 +195,7 @@ def test_wide_turns_are_searched_where_they_are_asked_for() -> None:
     turns = torch.tensor([0.0, 0.5, -0.5])[actions.argmax(-1)] * torch.pi
     frames = ring_world(torch.cat([torch.zeros(4, 1), turns[:, 1:].cumsum(1)], 1))
     torch.manual_seed(0)
-    transition = RotatingTranslation(3, widest=2.0)
-    transition.initialise(frames, actions)
+    transition = RotatingTranslation(3)
+    MemorySearch(widest=2.0).start(transition, frames, actions)
     found = transition.displacement[2].detach().abs()
     torch.testing.assert_close(found, torch.tensor([0.0, 0.5, 0.5]) * torch.pi, rtol=0, atol=0.1)

@@ -15,6 +15,8 @@ from pyro.poutine.util import site_is_subsample
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, MemoryReadError
 from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.inference.regret import regret
+from gtm_pyro.initialisation import Automatic
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
@@ -280,14 +282,14 @@ def test_imagine_continues_the_path_and_names_the_entries() -> None:
 def test_regret_is_small_where_places_are_told_apart_and_large_where_not() -> None:
     model, guide = make()
     episodes, reading = walk(batch=8, observed=40, predicted=24), Reading("others", "all")
-    model.initialise(DATA.sample(32, num_observed=1, num_predicted=127, seed=5))
+    Automatic()(model, DATA.sample(32, num_observed=1, num_predicted=127, seed=5))
     model.transition.log_scale.fill_(math.log(1e-3))
     model.initial_scale.fill_(1e-3)
     for parameter in model.encoder.parameters():
         parameter.data.mul_(3)
-    good = model.regret(episodes, guide.path(episodes), reading)
+    good = regret(model, episodes, guide.path(episodes), reading)
     model.transition.displacement.data.zero_()
-    bad = model.regret(episodes, guide.path(episodes), reading)
+    bad = regret(model, episodes, guide.path(episodes), reading)
     assert good.shape == (8, 64) and good.min() > -1e-3
     assert good.median() < 0.1 < 0.3 < bad.median()
 

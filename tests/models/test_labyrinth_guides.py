@@ -11,6 +11,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
 from gtm_pyro.guides.spatial import TrackingGuide
+from gtm_pyro.localisation import finding
 from gtm_pyro.localisation.hypotheses import HypothesisSearch, Steps, turning_radius, typical_move
 from gtm_pyro.localisation.landmarks import Landmarks, Sights
 from gtm_pyro.localisation.revisits import revisited_steps
@@ -279,5 +280,5 @@ class TestPairs(PairConformance):
         frames = torch.rand(3, 3, 1, 4, 4)[:, torch.arange(9) % 3]
         episodes = Episodes(frames, torch.eye(5)[torch.randint(5, (3, 9))], 6)
         guide = LandmarkCorrected(model).eval() if self.guide is None else self.guide(model)
-        assert not bool(model.landmarks(frames).log_weight.isneginf().all())
+        assert not bool(finding.landmarks(model, frames).log_weight.isneginf().all())
         return model, guide, episodes

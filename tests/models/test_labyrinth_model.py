@@ -1,4 +1,4 @@
-"""GTM-SM for agents with a heading: parts that fit, known statistics in memory, displacements as a target."""
+"""GTM-SM for agents with a heading: parts that fit, known statistics in memory."""
 
 import math
 from collections.abc import Iterator
@@ -7,14 +7,13 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 from torch.nn import functional as F
 
 from gtm_pyro.diagnostics.densities import draw_paths
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.errors import ConfigError
 from gtm_pyro.evaluation.evaluation import evaluate
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.memory import DeferredValues, SpatialMemory, StoredValues
@@ -64,19 +63,6 @@ def loss_of(model: GTMSM, guide: DeadReckoning, episodes: Episodes, elbo: Any = 
     return loss
 
 
-def wrong_by(model: GTMSM, episodes: Episodes) -> Tensor:
-    """Squared errors of all displacements, an episode and a step at a time."""
-    poses, total = episodes.poses, torch.zeros(())
-    assert poses is not None
-    for b in range(BATCH):
-        for t in range(1, TOTAL):
-            before, move = poses[b, t - 1], poses[b, t] - poses[b, t - 1]
-            cos, sin = before[2].cos(), before[2].sin()
-            true = torch.stack([cos * move[0] + sin * move[1], -sin * move[0] + cos * move[1], move[2]])
-            total = total + (model.transition.displacement @ episodes.actions[b, t] - true).square().sum()
-    return total
-
-
 @pytest.mark.parametrize("kind", [RotatingTranslation, MomentumTranslation])
 @pytest.mark.parametrize("reading", [Reading(), Reading("others", 3), Reading("earlier", 3)], ids=lambda r: r.scored)
 def test_agents_with_a_heading_train_and_are_measured(reading: Reading, kind: type[RotatingTranslation]) -> None:
@@ -104,78 +90,11 @@ def test_distances_in_memory_are_between_keys() -> None:
     torch.testing.assert_close(read.values["state"], s.unsqueeze(-2))
 
 
-def test_the_factor_is_there_in_training_mode_only_and_has_the_value_by_hand() -> None:
-    weight, episodes = 2.5, episodes_of()
-    plain, weighted = make(), make(displacement_weight=weight)
-    weighted[0].load_state_dict(plain[0].state_dict())
-    gap = loss_of(*weighted, episodes) - loss_of(*plain, episodes)
-    torch.testing.assert_close(gap, weight * wrong_by(plain[0], episodes), rtol=1e-3, atol=0)
-    site = poutine.trace(weighted[0]).get_trace(episodes).nodes["displacements"]
-    assert site["fn"].log_prob(site["value"]).shape == (BATCH, 1)
-    for model, guide in (plain, weighted):
-        model.eval()
-        guide.eval()
-    assert loss_of(*weighted, episodes) == loss_of(*plain, episodes)
-    assert "displacements" not in poutine.trace(weighted[0]).get_trace(episodes).nodes
-
-
-def test_every_particle_has_the_factor_once() -> None:
-    weight, episodes = 2.5, episodes_of()
-    plain, weighted = make(), make(displacement_weight=weight)
-    for elbo in (
-        Trace_ELBO(num_particles=3),
-        Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=2),
-    ):
-        gap = loss_of(*weighted, episodes, elbo) - loss_of(*plain, episodes, elbo)
-        torch.testing.assert_close(gap, weight * wrong_by(plain[0], episodes), rtol=1e-3, atol=0)
-
-
-def test_the_gradient_of_the_factor_reaches_the_transition_and_nothing_else() -> None:
-    weight, episodes = 2.5, episodes_of()
-    gradients = []
-    for pair in (make(), make(displacement_weight=weight)):
-        loss_of(*pair, episodes).backward()
-        gradients.append({name: p.grad for name, p in pair[0].named_parameters()})
-    model = make()[0]
-    (weight * wrong_by(model, episodes)).backward()
-    for name, plain in gradients[0].items():
-        own = model.get_parameter(name).grad
-        assert (own is not None) == (name == "transition.displacement")
-        expected = plain if own is None or plain is None else plain + own
-        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("pose_dim, got", [(None, "none"), (2, r"\(3, 16, 2\)")])
-def test_displacements_need_true_poses_with_a_heading(pose_dim: int | None, got: str) -> None:
-    pair = make(displacement_weight=1.0)
-    with pytest.raises(EpisodesError, match=rf"poses: expected \(batch, time, 3\).*got {got}"):
-        loss_of(*pair, episodes_of(pose_dim))
-    for program in pair:
-        program.eval()
-    assert loss_of(*pair, episodes_of(pose_dim)).isfinite()
-
-
-def test_starting_values_are_regressed_where_displacements_are_a_target() -> None:
-    model, _ = make(displacement_weight=1.0)
-    with torch.no_grad():
-        true = 0.2 * torch.randn(3, ACTIONS)
-        first = torch.zeros(BATCH, 3)
-        actions = episodes_of().actions
-        model.transition.displacement.copy_(true)
-        poses = model.transition.rollout(first, actions, torch.zeros(BATCH, TOTAL, 3))
-        model.transition.displacement.zero_()
-    model.initialise(Episodes(episodes_of().frames, actions, TAU, poses, pose_names=("x", "y", "heading")))
-    torch.testing.assert_close(model.transition.displacement.detach(), true, rtol=1e-3, atol=1e-3)
-
-
 def test_parts_of_other_states_are_refused() -> None:
     for parts, message in (
         ({"prior": QueryPrior()}, "prior.state_dim: expected 2 as the transition has it, got 3"),
         ({"keys": HeadingKeys()}, "keys.state_dim: expected 2 as the transition has it, got 3"),
         ({"prior": QueryPrior(32, 2)}, "prior.latent_dim: expected 64 as the encoder has it, got 32"),
-        ({"displacement_weight": 1.0}, "displacement_weight: expected 0 for a transition without a heading, got 1.0"),
-        ({"displacement_weight": -1.0}, "displacement_weight: expected a number of at least 0, got -1.0"),
-        ({"displacement_weight": math.nan}, "displacement_weight: expected a number of at least 0, got nan"),
     ):
         with pytest.raises(ConfigError, match=message):
             GTMSM(Translation(5), **parts)

@@ -42,7 +42,6 @@ def heading_pair() -> tuple[GTMSM, DeadReckoning]:
         FrameEncoder(LATENT, channels=(12, 16)),
         FrameDecoder(LATENT, channels=(16, 12)),
         keys=HeadingKeys(),
-        displacement_weight=10.0,
     )
     return model, DeadReckoning(model)
 

@@ -19,6 +19,7 @@ from gtm_pyro.evaluation.evaluation import evaluate
 from gtm_pyro.evaluation.localisation import localise
 from gtm_pyro.evaluation.views import pose_measures, relative_poses
 from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.initialisation.regression import regress
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
 from gtm_pyro.poses.conventions import check_actions, check_readings, unwrapped, wrapped
@@ -125,7 +126,7 @@ def test_regression_finds_the_same_agent_from_wrapped_headings(labyrinth: Episod
     assert (poses_of(jumping)[..., 2].diff(dim=1).abs() > 6).any()
     for episodes in (labyrinth, jumping):
         transition = RotatingTranslation(8)
-        transition.regress(episodes.actions, episodes.displacements, iterations=60)
+        regress(transition, episodes.actions, episodes.displacements, iterations=60)
         found.append(transition.displacement.detach())
     torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-3)
 

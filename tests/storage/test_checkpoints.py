@@ -22,6 +22,7 @@ from pyro.infer import RenyiELBO, Trace_ELBO
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import CheckpointError, RunFolderError
 from gtm_pyro.guides import DeadReckoning
+from gtm_pyro.inference import DisplacementRegression
 from gtm_pyro.memory import Retrieved, SpatialMemory
 from gtm_pyro.priors import MixturePrior, NormalMixture
 from gtm_pyro.storage import atomic, checkpoints
@@ -227,21 +228,28 @@ def darker(seed: int, episodes: Episodes) -> Episodes:
         ({"data": HookedData(darker)}, "data: expected HookedData, checksum .*, got HookedData, checksum"),
         ({"memory": SpatialMemory(3)}, "model.memory: expected .*num_neighbors=5.*num_neighbors=3"),
         ({"prior": MixturePrior(0.5)}, "model.prior: expected .*delta=0.0001.*delta=0.5"),
-        ({"displacement_weight": 2.0}, "model.displacement_weight: expected 0.0, .*, got 2.0"),
+        (
+            {"auxiliary": DisplacementRegression(2.0)},
+            "auxiliary: expected None, .*, got DisplacementR",
+        ),
+        ({"initialisation": None}, "initialisation: expected Automatic.., .*, got None"),
         ({"guide": OtherGuide}, "guide: expected DeadReckoning, .*, got OtherGuide"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_another_objective_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_another_objective_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(out=tmp_path / "a", stages=STAGES[:1], steps=1)
     model, guide = programs()
-    model.displacement_error = lambda _: torch.zeros(())
-    for part in {"memory", "prior", "displacement_weight"} & change.keys():
+    for part in {"memory", "prior"} & change.keys():
         setattr(model, part, change[part])
     guide = change.get("guide", DeadReckoning)(model)
     settings = {"stages": STAGES[:1], "steps": 1, "out": tmp_path / "a", "resume": True, "progress": False}
+    settings |= {name: change[name] for name in {"loss", "auxiliary", "initialisation"} & change.keys()}
+    monkeypatch.setattr(DisplacementRegression, "__call__", lambda *_: torch.zeros(()))
     with pytest.raises(RunFolderError, match=message):
-        fit(model, guide, change.get("data", HookedData()), loss=change.get("loss"), **settings)
+        fit(model, guide, change.get("data", HookedData()), **settings)
 
 
 class Plain:

@@ -95,5 +95,5 @@ def test_fresh_weights_are_another_draw_of_the_same_law() -> None:
 def test_regret_is_checked_with_the_models_own_measure() -> None:
     run = train(stages=[replace(SHORT[0], max_regret=1e9)])
     assert run.restarts == 0
-    with pytest.raises(ConfigError, match="method regret"):
+    with pytest.raises(ConfigError, match="max_regret needs remember, which Linear"):
         fit(nn.Linear(1, 1), nn.Linear(1, 1), HookedData(), stages=WATCHED)

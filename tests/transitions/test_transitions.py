@@ -10,6 +10,7 @@ from torch import nn
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.evaluation.alignment import best_affine, root_mean_square
+from gtm_pyro.initialisation import LoopClosure
 from gtm_pyro.initialisation.loop_closure import Outcomes, close_loops, frame_changed, most_textured, moves_with_outcome
 from gtm_pyro.initialisation.slips import SlipRate, StartingValues
 from gtm_pyro.tasks import ImageNavigation
@@ -167,7 +168,7 @@ def test_initialise_makes_a_walled_walk_right_from_frames_and_actions() -> None:
     seen = data.sample(48, num_observed=1, num_predicted=127, seed=1)
     torch.manual_seed(1)
     transition = WalledTranslation(5)
-    transition.initialise(seen.frames, seen.actions)
+    LoopClosure().start(transition, seen.frames, seen.actions)
     new = data.sample(8, num_observed=1, num_predicted=127, seed=2)
     path = transition.rollout(torch.zeros(8, 2), new.actions, torch.zeros(8, 128, 2)).detach().flatten(0, 1)
     design = torch.cat([path, torch.ones(len(path), 1)], -1)
@@ -179,8 +180,8 @@ def test_initialise_makes_a_walled_walk_right_from_frames_and_actions() -> None:
 
 def test_initialise_can_leave_the_gate_open() -> None:
     episodes = ImageNavigation(cuts_per_image=16).sample(32, num_observed=1, num_predicted=127, seed=0)
-    transition = WalledTranslation(5, initialise_gate=False)
-    transition.initialise(episodes.frames, episodes.actions)
+    transition = WalledTranslation(5)
+    LoopClosure(gate=False).start(transition, episodes.frames, episodes.actions)
     assert transition.gate(torch.randn(100, 2)).min() > 0.7
 
 
@@ -191,10 +192,10 @@ def test_the_gate_starts_open_where_the_outcome_of_no_move_is_clear(
         tried = Outcomes(torch.zeros(tries, 2), torch.full((tries,), 0.5), torch.ones(tries))
         found = StartingValues(torch.zeros(2, 5), SlipRate(0.1, 0.1, 9, 9), tried, 1.0)
         assert len(tried.clear.target) == 0
-        monkeypatch.setattr("gtm_pyro.transitions.translation.starting_values", lambda *_, found=found: found)
+        monkeypatch.setattr("gtm_pyro.initialisation.translation.starting_values", lambda *_, found=found: found)
         caplog.clear()
-        transition = WalledTranslation(5, initialise_slip=False)
-        transition.initialise(torch.rand(1, 2, 3, 4, 4), torch.eye(5)[:2].unsqueeze(0))
+        transition = WalledTranslation(5)
+        LoopClosure(slips=False).start(transition, torch.rand(1, 2, 3, 4, 4), torch.eye(5)[:2].unsqueeze(0))
         assert "the outcome of no move is clear" in caplog.text
         assert transition.gate(torch.randn(100, 2)).min() > 0.7
 
@@ -223,7 +224,7 @@ def test_episodes_without_loops_or_moves_are_named() -> None:
 def test_without_loops_a_transition_starts_at_random(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     transition = WalledTranslation(5)
-    transition.initialise(torch.rand(4, 8, 3, 4, 4), torch.eye(5)[torch.randint(5, (4, 8))])
+    LoopClosure().start(transition, torch.rand(4, 8, 3, 4, 4), torch.eye(5)[torch.randint(5, (4, 8))])
     assert "start at random" in caplog.text and "no two frames that look the same" in caplog.text
     assert torch.isfinite(transition.displacement).all() and transition.displacement.abs().sum() > 0
 
@@ -288,7 +289,7 @@ def test_walls_are_found_where_actions_slip() -> None:
         transition = WalledTranslation(5)
         data = ImageNavigation(slip=0.1)
         episodes = data.sample(64, num_observed=200, num_predicted=0, seed=10 + seed, split="train")
-        transition.initialise(episodes.frames, episodes.actions)
+        LoopClosure().start(transition, episodes.frames, episodes.actions)
         with torch.no_grad():
             assert clean_error(transition, clean) < 0.15
         assert 0.05 < float(transition.slip) < 0.16
@@ -299,7 +300,7 @@ def test_slipping_agents_that_start_anywhere_leave_the_gate_open(caplog: pytest.
     transition = WalledTranslation(5)
     data = ImageNavigation(slip=0.1, start="random")
     episodes = data.sample(64, num_observed=64, num_predicted=0, seed=0, split="train")
-    transition.initialise(episodes.frames, episodes.actions)
+    LoopClosure().start(transition, episodes.frames, episodes.actions)
     assert "the share of moves that others do not contradict is 0." in caplog.text
     assert float(transition.gate(torch.randn(50, 2)).detach().min()) > 0.5
 
