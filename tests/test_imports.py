@@ -1,6 +1,6 @@
-"""Imports go one way: models -> gtm_pyro <- guides; and importing costs little and fetches nothing."""
+"""Imports go down the floors of the house and in no circle; and importing costs little and fetches nothing."""
 
-import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,55 +8,79 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = sorted((ROOT / "gtm_pyro").rglob("*.py"))
-PROGRAMS = sorted([*(ROOT / "models").rglob("*.py"), *(ROOT / "guides").rglob("*.py")])
-# the command line names all classes; nothing else does
-MAY_SEE_ALL = ("cli", "experiment")
+LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache', '--no-logo'])"
 
 
-def imported(path: Path) -> set[str]:
-    """Full names of the modules that a file imports anywhere, also inside functions and under TYPE_CHECKING."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """The package as it is installed, with ``models`` and ``guides`` inside, beside the contracts of its imports."""
+    source = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "gtm_pyro", tmp_path / "gtm_pyro", ignore=source)
+    for name in ("models", "guides"):
+        shutil.copytree(ROOT / name, tmp_path / "gtm_pyro" / name, ignore=source)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
 
 
-def reaches(names: set[str], *packages: str) -> list[str]:
-    return sorted(name for name in names for package in packages if f"{name}.".startswith(f"{package}."))
+def lint(house: Path) -> tuple[bool, str]:
+    """Whether every contract holds, and what is said."""
+    done = subprocess.run([sys.executable, "-c", LINT], cwd=house, capture_output=True, text=True, timeout=120)
+    return done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_the_library_knows_no_model_and_no_guide(path: Path) -> None:
-    if path.relative_to(ROOT / "gtm_pyro").parts[0] not in MAY_SEE_ALL:
-        assert reaches(imported(path), "gtm_pyro.models", "gtm_pyro.guides", "models", "guides") == []
+def test_imports_go_down_the_floors(house: Path) -> None:
+    kept, said = lint(house)
+    assert kept, said
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_models_and_guides_do_not_know_each_other(path: Path) -> None:
-    other = "guides" if path.is_relative_to(ROOT / "models") else "models"
-    assert reaches(imported(path), f"gtm_pyro.{other}", other) == []
+WRONG = [
+    ("memory/keys.py", "from gtm_pyro.models import GTMSM", "gtm_pyro.memory.keys -> gtm_pyro.models"),
+    ("models/gtm_sm.py", "from gtm_pyro import guides", "gtm_pyro.models.gtm_sm -> gtm_pyro.guides"),
+    ("priors/query.py", "def f():\n    import gtm_pyro.paths.fused", "gtm_pyro.priors.query -> gtm_pyro.paths.fused"),
+    ("errors.py", "if TYPE_CHECKING:\n    import gtm_pyro.poses.places", "gtm_pyro.errors -> gtm_pyro.poses.places"),
+    ("storage/atomic.py", "import gtm_pyro.storage.checkpoints", "No cycles are allowed in gtm_pyro.storage."),
+    ("testing/pair.py", "import gtm_pyro.cli.parser", "gtm_pyro.testing.pair -> gtm_pyro.cli.parser"),
+    ("training/loop.py", "import gtm_pyro.testing", "gtm_pyro.training.loop -> gtm_pyro.testing"),
+]
 
 
-def test_the_walk_finds_imports() -> None:
-    """The two tests above could pass by finding nothing."""
-    assert reaches(imported(ROOT / "models" / "gtm_sm.py"), "gtm_pyro")
-    assert reaches({"gtm_pyro.models.GTMSM", "gtm_pyro.report.model_figures"}, "gtm_pyro.models") == [
-        "gtm_pyro.models.GTMSM"
-    ]
+def test_imports_that_go_up_are_seen(house: Path) -> None:
+    """Also inside functions and for types alone."""
+    for file, line, _ in WRONG:
+        path = house / "gtm_pyro" / file
+        path.write_text(f"{path.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
+    kept, said = lint(house)
+    assert not kept
+    for _, _, broken in WRONG:
+        assert broken in " ".join(said.split()), said
 
 
-@pytest.mark.parametrize("name", ["models", "guides"])
-def test_the_root_folders_are_no_packages_of_their_own(name: str) -> None:
+def test_every_room_stands_on_a_floor() -> None:
+    """What no contract names, no contract holds; and the top of the package can be read at a glance."""
+    import tomllib
+
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = " | ".join(contracts["contracts"][0]["layers"]).split(" | ")
+    entries = {path.name for path in (ROOT / "gtm_pyro").iterdir() if path.name != "__pycache__"}
+    assert len(entries) <= 24
+    rooms = {entry.removesuffix(".py") for entry in entries} - {"__init__", "__init__.pyi", "py.typed", "tasks"}
+    assert rooms | {"models", "guides"} == {layer for layer in layers if "." not in layer} | {"testing"}
+    inside = {path.name.removesuffix(".py") for path in (ROOT / "gtm_pyro" / "tasks").iterdir()}
+    assert {layer.removeprefix("tasks.") for layer in layers if "." in layer} == inside - {"__init__", "__pycache__"}
+
+
+def test_the_root_folders_are_no_packages_of_their_own() -> None:
     """``import models`` from the root would make a second copy of every class."""
-    code = f"import {name}"
+    code = """
+for name in ("models", "guides"):
+    try:
+        __import__(name)
+    except ImportError as error:
+        print(error)
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert f"ImportError: expected the package to be imported as gtm_pyro.{name}, got {name}" in done.stderr
+    expected = "expected the package to be imported as gtm_pyro.{0}, got {0}"
+    assert done.stdout.splitlines() == [expected.format(name) for name in ("models", "guides")]
 
 
 def test_help_does_not_import_torch() -> None:

@@ -90,7 +90,7 @@ def test_every_figure_is_written_and_can_be_read(run_folder):
 
 def test_no_figure_touches_pyplot():
     code = (
-        "import sys; from gtm_pyro.report.style import canvas; from gtm_pyro import figures, report; "
+        "import sys; from gtm_pyro.report.style import canvas; from gtm_pyro.report import figures, page; "
         "assert 'matplotlib' not in sys.modules and 'jinja2' not in sys.modules; "
         "f, a = canvas(1, 1, (2, 2)); f.savefig('/dev/null', format='png'); print('matplotlib.pyplot' in sys.modules)"
     )
