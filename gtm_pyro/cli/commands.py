@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from gtm_pyro.cli.inputs import (
     one_run,
     other_folder,
     planned_run,
-    rehearse_evaluation,
     report_folder,
     trained,
     with_measures,
@@ -34,7 +34,7 @@ from gtm_pyro.evaluation.evaluation import Evaluation, evaluate
 from gtm_pyro.evaluation.generation import generate
 from gtm_pyro.evaluation.localisation import localise
 from gtm_pyro.experiment import catalogue
-from gtm_pyro.experiment.config import Experiment
+from gtm_pyro.experiment.declared import Experiment
 from gtm_pyro.experiment.files import experiments
 from gtm_pyro.inference.programs import check_can_be_evaluated
 from gtm_pyro.report.comparison import check_suffix, compare
@@ -48,27 +48,48 @@ from gtm_pyro.storage.names import quoted
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.tasks.labyrinth.sources import Labyrinth
 from gtm_pyro.training.fitting import fit
+from gtm_pyro.training.preflight import Rehearsal, rehearse
 
 
 def train_command(arguments: Namespace) -> None:
     """Train, evaluate, report."""
     config, folder, resume = planned_run(arguments)
     experiment, device = build(config)
-    rehearse_evaluation(experiment, device)
+    rehearsed = _rehearsed(experiment, device)
+    for line in experiment.config.notes:
+        print(line)
     is_new = not folder.path.exists()
     if not resume:
         RunFolder.create(folder.path)
     try:
         with folder.held():
-            write_result(folder.config, config.yaml().encode())
-            _train(experiment, folder, device, resume)
+            write_result(folder.config, experiment.config.yaml().encode())
+            _train(experiment, folder, device, resume, rehearsed)
     except GTMPyroError:
         if is_new:
             folder.remove_unused()
         raise
 
 
-def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resume: bool) -> None:
+def _rehearsed(experiment: Experiment, device: torch.device) -> Rehearsal:
+    """Everything that the training and the evaluation after it will do, once, before anything is written."""
+    check_room(experiment)
+    model, guide = (program.to(device) for program in (experiment.model, experiment.guide))
+    return rehearse(
+        model,
+        guide,
+        experiment.data,
+        experiment.loss,
+        experiment.stages,
+        experiment.fields["seed"],
+        device,
+        experiment.fields["precision"],
+        experiment.fields["auxiliary"],
+        lambda model, guide: _evaluate(replace(experiment, model=model, guide=guide), device, rehearsal=True),
+    )
+
+
+def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resume: bool, rehearsed: Rehearsal) -> None:
     fields = experiment.fields
     go_on = f"gtm-pyro train --resume {quoted(folder.path)}"
     with _if_stopped(f"continue with {go_on}"):
@@ -91,6 +112,7 @@ def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resu
             checkpoint_every=fields["checkpoint_every"],
             log_every=fields["log_every"],
             resume=resume,
+            rehearsed=rehearsed,
         )
     with _if_stopped(f"the training is complete; to make the report: {go_on}"):
         _finish(experiment, folder, device)
@@ -241,11 +263,15 @@ def list_command(arguments: Namespace) -> None:
             print(f"\n{family}\n" + _table({name: catalogue.summary(cls) for name, cls in found.items()}))
 
 
-def _evaluate(experiment: Experiment, device: torch.device) -> Evaluation:
+def _evaluate(experiment: Experiment, device: torch.device, rehearsal: bool = False) -> Evaluation:
+    """
+    :param rehearsal: one episode will do.
+    """
     model: Any = experiment.model
     guide: Any = experiment.guide
-    episodes, seed = experiment.held_out(device), experiment.evaluation.seed
-    return with_measures(evaluate(model, guide, episodes, seed=seed, **experiment.nearness), experiment)
+    episodes, seed = experiment.held_out(device, 1 if rehearsal else None), experiment.evaluation.seed
+    few: dict[str, Any] = {"iwae_particles": 0} if rehearsal else {}
+    return with_measures(evaluate(model, guide, episodes, seed=seed, **few, **experiment.nearness), experiment)
 
 
 def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> None:

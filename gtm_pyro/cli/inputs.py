@@ -4,27 +4,26 @@ import math
 import os
 from argparse import Namespace
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
 import torch
 
-from gtm_pyro.errors import ConfigError, GTMPyroError, RunFolderError, first_line, kind_and_line
-from gtm_pyro.evaluation.evaluation import Evaluation, evaluate
+from gtm_pyro.errors import ConfigError, RunFolderError
+from gtm_pyro.evaluation.evaluation import Evaluation
 from gtm_pyro.experiment.catalogue import import_class
-from gtm_pyro.experiment.config import Config, Experiment, data_path, resolve
+from gtm_pyro.experiment.config import Config, resolve
+from gtm_pyro.experiment.declared import Experiment
 from gtm_pyro.experiment.files import experiments, read_experiment
-from gtm_pyro.inference.programs import check_can_be_evaluated
-from gtm_pyro.inference.randomness import callers_random_state, module_parameters
+from gtm_pyro.experiment.schema import data_path
 from gtm_pyro.storage import checkpoints
-from gtm_pyro.storage.limits import check_episodes, check_memory, check_stages
+from gtm_pyro.storage.limits import check_episodes, check_memory
 from gtm_pyro.storage.names import quoted
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.storage.yaml import Raw, read_run
 from gtm_pyro.tasks.base import MeasuringData
-from gtm_pyro.training.fitting import check_particles, rehearse_stages, resolve_device
+from gtm_pyro.training.fitting import resolve_device
 
 # what may change when a run goes on: where it computes and how often it writes, not what it computes
 _MAY_CHANGE = ("device", "num_threads", "checkpoint_every", "log_every", "evaluation")
@@ -52,7 +51,7 @@ def planned_run(arguments: Namespace) -> tuple[Config, RunFolder, bool]:
             allowed = ", ".join(_MAY_CHANGE)
             raise ConfigError(f"--{refused[0]}: a resumed run keeps its settings; only {allowed} may change")
         return resolve(stored, overrides), folder, True
-    config = resolve(read_experiment(name), overrides)
+    config = resolve(read_experiment(name), overrides).settled()
     _check_same_settings(config, resolve(stored), folder)
     return config, folder, True
 
@@ -149,7 +148,9 @@ def stored(folder: RunFolder, overrides: Mapping[str, str]) -> Raw:
 
 def trained(folder: RunFolder, overrides: Mapping[str, str]) -> tuple[Experiment, torch.device]:
     """What the config of a run declares, with its newest parameters, and the device that they are on."""
-    experiment, device = build(resolve(stored(folder, overrides), overrides))
+    experiment, device = build(resolve(stored(folder, overrides), overrides), training=False)
+    for line in experiment.config.notes:
+        print(line)
     checkpoints.restore(folder.path, experiment.model, experiment.guide)
     for program in (experiment.model, experiment.guide):
         program.to(device)
@@ -162,12 +163,12 @@ def newest_step(folder: RunFolder) -> int:
     return 0 if checkpoint is None else checkpoint.step
 
 
-def build(config: Config) -> tuple[Experiment, torch.device]:
+def build(config: Config, training: bool = True) -> tuple[Experiment, torch.device]:
     """The objects that a config declares, and the device to compute on."""
     device = resolve_device(config["device"])
     if config["num_threads"] is not None:
         torch.set_num_threads(config["num_threads"])
-    return config.build(), device
+    return config.build(training), device
 
 
 def check_room(experiment: Experiment) -> None:
@@ -187,31 +188,3 @@ def with_measures(evaluation: Evaluation, experiment: Experiment) -> Evaluation:
         return evaluation
     metrics, by_horizon = experiment.data.measures(evaluation, seed=experiment.evaluation.seed)
     return replace(evaluation, metrics=evaluation.metrics | metrics, by_horizon=evaluation.by_horizon | by_horizon)
-
-
-def rehearse_evaluation(experiment: Experiment, device: torch.device) -> None:
-    """Evaluate once on one episode, and score one of each stage, before anything is written.
-
-    What evaluation or a later stage cannot work with is told before hours of training, not after.
-
-    :raises ConfigError: says why.
-    """
-    check_can_be_evaluated(experiment.model, experiment.guide)
-    check_room(experiment)
-    check_stages(experiment.stages, experiment.data)
-    check_particles(experiment.loss)
-    try:
-        # copies, for a program may make parameters on its first call
-        model, guide = (program.to(device) for program in deepcopy((experiment.model, experiment.guide)))
-        seed, episode = experiment.evaluation.seed, experiment.held_out(device, num_episodes=1)
-        near = experiment.nearness
-        evaluation = evaluate(model, guide, episode, seed=seed, iwae_particles=0, **near)  # type: ignore[arg-type]
-        with_measures(evaluation, experiment)
-    except (GTMPyroError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"evaluation: {first_line(error)}") from error
-    except Exception as error:  # of a part of a user's own, for instance
-        raise ConfigError(f"evaluation: {kind_and_line(error)}") from error
-    stages = [replace(stage, batch_size=1) for stage in experiment.stages]
-    with callers_random_state(device), module_parameters(model, guide):
-        precision = experiment.fields["precision"]
-        rehearse_stages(model, guide, experiment.data, experiment.loss, stages, seed, device, precision)

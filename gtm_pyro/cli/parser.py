@@ -27,7 +27,7 @@ from gtm_pyro.cli.help import (
     TRAIN,
 )
 from gtm_pyro.errors import ConfigError, GTMPyroError, did_you_mean
-from gtm_pyro.experiment.config import FIELDS
+from gtm_pyro.experiment.schema import FIELDS
 from gtm_pyro.storage.interrupts import Interrupted
 from gtm_pyro.storage.limits import LARGEST_DRAWS, LARGEST_EPISODES, LARGEST_SEED, LARGEST_WORKERS
 from gtm_pyro.storage.names import streams_that_show_every_name

@@ -12,6 +12,8 @@ from gtm_pyro.errors import ConfigError, check_positive
 from gtm_pyro.networks.precision import network
 
 MIN_SCALE = 1e-3
+# the shortest side of what the linear layer sees: about this many places, at most so many
+_GRID, _LARGEST_GRID = 4, 16
 # of the leaky ReLUs: at 0.2, held-out reconstruction errors were 0.8 of those at 0.01 after the same number of steps
 SLOPE = 0.2
 
@@ -46,6 +48,40 @@ def latent_dim(encoder: Any, frames: Tensor) -> int:
     """
     named: int | None = getattr(encoder, "latent_dim", None)
     return encoder.statistics(frames[:1, 0])["loc"].shape[-1] if named is None else named
+
+
+def usual_layers(
+    frame_shape: tuple[int, int, int],
+    strides: tuple[int, int] | None = None,
+    channels: tuple[int, int] | None = None,
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Strides and channels of an encoder that suit frames of this shape; those of a decoder are theirs backwards.
+
+    Strides (2, 2) for sides below 32 that they divide; otherwise two, the larger first, that divide both sides and
+    leave about 4 places of the shorter one.
+
+    :param strides: where they are given.
+    :param channels: likewise.
+    :raises ConfigError: no strides do.
+    """
+    shorter = min(tuple(frame_shape)[1:], default=0)
+    return strides or _usual_strides(tuple(frame_shape)), channels or ((32, 64) if shorter < 32 else (64, 128))
+
+
+def _usual_strides(frame_shape: tuple[int, ...]) -> tuple[int, int]:
+    sides = frame_shape[1:]
+    if len(sides) == 2 and min(sides) > 0:
+        common, shorter = math.gcd(*sides), min(sides)
+        if common % 4 == 0 and shorter < 32:
+            return 2, 2
+        pairs = [(a, b) for a in range(1, 17) for b in range(1, a + 1) if common % (a * b) == 0]
+        first, second = min(pairs, key=lambda pair: (abs(math.log(shorter / math.prod(pair) / _GRID)), pair[0]))
+        if shorter // (first * second) <= _LARGEST_GRID:
+            return first, second
+    raise ConfigError(
+        "frame_shape: expected (channels, height, width) whose sides have divisors in common, as 32, 48, 56, 64 and 84 "
+        f"have, got {frame_shape}; crop or resize the frames, or say strides"
+    )
 
 
 def _check_frame_shape(frame_shape: tuple[int, int, int], strides: tuple[int, int]) -> int:
@@ -94,22 +130,23 @@ class _Unpatches(nn.Module):
 class FrameEncoder(nn.Module):
     """q(z_t | x_t) = N(mu(x_t), sigma(x_t)² I), eq. (2), Fraccaro et al. 2018.
 
-    Two convolutions, one linear layer. For frames of 32 x 32, strides (4, 2) and channels (64, 128) do well.
+    Two convolutions, one linear layer.
 
     :param latent_dim: length of z.
     :param frame_shape: ``(C, H, W)``, sides divisible by the product of the strides.
-    :param channels: of the two convolutions.
-    :param strides: of the two convolutions, and sizes of their kernels.
+    :param channels: of the two convolutions; None: as suits the frames, see :func:`usual_layers`.
+    :param strides: of the two convolutions, and sizes of their kernels; None: likewise.
     """
 
     def __init__(
         self,
         latent_dim: int = 64,
         frame_shape: tuple[int, int, int] = (3, 8, 8),
-        channels: tuple[int, int] = (32, 64),
-        strides: tuple[int, int] = (2, 2),
+        channels: tuple[int, int] | None = None,
+        strides: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        strides, channels = usual_layers(frame_shape, strides, channels)
         factor = _check_frame_shape(frame_shape, strides)
         check_positive(latent_dim=latent_dim)
         self.latent_dim, self.frame_shape = latent_dim, tuple(frame_shape)
@@ -163,8 +200,8 @@ class _FrameNormal(dist.Normal):
 class FrameDecoder(nn.Module):
     """p(x_t | z_t), eq. (1), Fraccaro et al. 2018: one linear layer, two transposed convolutions.
 
-    :param channels: of what enters the two convolutions.
-    :param strides: of the two convolutions, and sizes of their kernels.
+    :param channels: of what enters the two convolutions; None: those of the usual encoder, backwards.
+    :param strides: of the two convolutions, and sizes of their kernels; None: likewise.
     :param likelihood: ``gaussian`` with standard deviation ``scale`` a pixel, or ``bernoulli``.
     :param learn_scale: make the Gaussian's standard deviation a parameter.
     """
@@ -173,13 +210,15 @@ class FrameDecoder(nn.Module):
         self,
         latent_dim: int = 64,
         frame_shape: tuple[int, int, int] = (3, 8, 8),
-        channels: tuple[int, int] = (64, 32),
-        strides: tuple[int, int] = (2, 2),
+        channels: tuple[int, int] | None = None,
+        strides: tuple[int, int] | None = None,
         likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
         scale: float = 0.1,
         learn_scale: bool = False,
     ) -> None:
         super().__init__()
+        backwards = usual_layers(frame_shape, strides and strides[::-1], channels and channels[::-1])
+        strides, channels = backwards[0][::-1], backwards[1][::-1]
         factor = _check_frame_shape(frame_shape, strides)
         if likelihood not in ("gaussian", "bernoulli"):
             raise ConfigError(f"likelihood: expected gaussian or bernoulli, got {likelihood!r}")

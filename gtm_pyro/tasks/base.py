@@ -23,7 +23,8 @@ class EpisodeData(Protocol):
     """A source of episodes. Anything with these members can be trained on; no base class is needed.
 
     A source may also say what counts as one place when predictions are measured: ``cell_size``, in pose units, or for
-    poses with a heading ``view_tolerance``, in pose units and radians. Otherwise it is read off the poses.
+    poses with a heading ``view_tolerance``, in pose units and radians. Otherwise it is read off the poses. Where
+    episodes have an end, ``lengths`` may hold their numbers of steps by split, which windows are then chosen by.
 
     :ivar action_names: one name for each action, or for each number of a continuous action.
     :ivar action_dim: the last axis of an episode's actions.

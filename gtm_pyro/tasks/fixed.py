@@ -40,6 +40,11 @@ class FixedEpisodes:
         """As the other source says."""
         return getattr(self.data, "view_tolerance", None)
 
+    @property
+    def lengths(self) -> Any:
+        """As the other source says."""
+        return getattr(self.data, "lengths", None)
+
     def sample(self, batch_size: int, *, seed: int, **asked: Any) -> Episodes:
         """As of the other source, whatever the seed; the splits stay apart.
 

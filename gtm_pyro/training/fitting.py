@@ -14,28 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, DeviceError, GTMPyroError, first_line, kind_and_line
+from gtm_pyro.errors import ConfigError, DeviceError
 from gtm_pyro.inference.auxiliary import Auxiliary
-from gtm_pyro.inference.checks import check_programs
-from gtm_pyro.inference.losses import check_combination
-from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
+from gtm_pyro.inference.randomness import callers_random_state, module_parameters
 from gtm_pyro.initialisation import Automatic
-from gtm_pyro.networks.precision import Precision, check_precision, networks_in
+from gtm_pyro.networks.precision import Precision, check_precision
 from gtm_pyro.storage.interrupts import StopSignals
-from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_range, check_seed, check_stages
+from gtm_pyro.storage.limits import check_seed
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.tasks.base import EpisodeData
 from gtm_pyro.training.learner import Learner
 from gtm_pyro.training.loop import Training
 from gtm_pyro.training.plan import make_plan
+from gtm_pyro.training.preflight import Rehearsal, rehearse
 from gtm_pyro.training.progress import Progress
-from gtm_pyro.training.restarts import check_has_regret
 from gtm_pyro.training.stages import LearningRates, Schedule, Stage
 
 logger = logging.getLogger(__name__)
@@ -90,6 +87,7 @@ def fit(
     resume: bool = False,
     max_restarts: int = 3,
     progress: bool = True,
+    rehearsed: Rehearsal | None = None,
 ) -> Run:
     """Train a model and a guide together, in place, with Adam and one cosine decay over all stages.
 
@@ -115,6 +113,8 @@ def fit(
     :param log_every: in steps.
     :param resume: go on from the newest checkpoint in ``out``; from the beginning if the run was killed before.
     :param max_restarts: how often a run may start again after a stage left it stuck (``Stage.max_regret``).
+    :param rehearsed: what ``gtm_pyro.training.preflight.rehearse`` gave for the same arguments, if it was called; it is
+        otherwise called here.
     :raises ConfigError: an argument out of its range, or a stage on which the loss cannot be evaluated.
     :raises DeviceError: a device that is not there.
     :raises RunFolderError: ``out`` is in use, missing, or holds a run of another model, on other data or with other
@@ -133,14 +133,13 @@ def fit(
     if resume and out is None:
         raise ConfigError("resume: expected the run folder as out, got none")
     schedule = Schedule([Stage(steps or 1500)] if stages is None else stages, steps)
-    check_stages(schedule.stages, data)
     rates, loss = learning_rates or LearningRates(), loss or Trace_ELBO()
-    check_particles(loss)
-    check_has_regret(model, guide, schedule.stages)
     device = resolve_device(device)
-    folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)
     model.to(device)
     guide.to(device)
+    if rehearsed is None:
+        rehearsed = rehearse(model, guide, data, loss, schedule.stages, seed, device, precision, auxiliary)
+    folder = None if out is None else RunFolder.open(out) if resume else RunFolder.create(out)
     with (
         folder.held() if folder else nullcontext(),
         callers_random_state(device),
@@ -149,9 +148,9 @@ def fit(
         StopSignals() as signals,
     ):
         warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
-        rehearse_stages(model, guide, data, loss, schedule.stages, seed, device, precision, auxiliary)
         objects = {"loss": loss, "initialisation": initialisation, "auxiliary": auxiliary}
-        plan = make_plan(model, guide, data, objects, schedule, rates, seed, clip_norm, max_restarts, precision)
+        begin = rehearsed.checksum
+        plan = make_plan(model, guide, data, begin, objects, schedule, rates, seed, clip_norm, max_restarts, precision)
         learner = Learner(model, guide, loss, rates, clip_norm, precision, auxiliary)
         training = Training(
             learner,
@@ -189,56 +188,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"device: expected one that this machine has, got {device!s} ({reason})") from None
     return resolved
-
-
-def check_particles(loss: Any) -> None:
-    """Raise ConfigError for a loss of so many particles that a step would not end."""
-    check_range("loss.num_particles", getattr(loss, "num_particles", 1), 1, LARGEST_PARTICLES)
-
-
-def rehearse_stages(
-    model: nn.Module,
-    guide: nn.Module,
-    data: EpisodeData,
-    loss: Any,
-    stages: Sequence[Stage],
-    seed: int,
-    device: torch.device,
-    precision: Precision,
-    auxiliary: Auxiliary | None = None,
-) -> None:
-    """Evaluate the loss once in every stage with all of Pyro's checks: mistakes show before work starts.
-
-    In the first stage, also look whether loss, guide and model fit each other.
-    A guide that makes its parameters on its first call makes them here.
-
-    :raises ConfigError: a program fails, or torch or Pyro refuses a value or a shape; errors of this library pass
-        unchanged.
-    """
-    for number, stage in enumerate(stages, 1):
-        episodes = data.sample(
-            stage.batch_size,
-            num_observed=stage.num_observed,
-            num_predicted=stage.num_predicted,
-            seed=seed,
-            device=device,
-        )
-        set_seed(seed, device)
-        try:
-            if number == 1:
-                check_combination(model, guide, loss, episodes, stage.reading)
-            with pyro.validation_enabled(True), torch.no_grad(), networks_in(precision):
-                loss.loss(model, guide, episodes, stage.reading)
-                if auxiliary is not None:
-                    auxiliary(model, guide, episodes, stage.reading)
-            if number == 1:
-                check_programs(model, guide, episodes, stage.reading)
-        except GTMPyroError:
-            raise
-        except (ValueError, RuntimeError) as error:
-            raise ConfigError(f"stage {number}: {first_line(error)}") from error
-        except Exception as error:  # of a part of a user's own, for instance
-            raise ConfigError(f"stage {number}: {kind_and_line(error)}") from error
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

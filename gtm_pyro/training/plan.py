@@ -11,6 +11,7 @@ from zlib import crc32
 
 import torch
 
+from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import RunFolderError
 from gtm_pyro.networks.precision import Precision
 from gtm_pyro.tasks.base import EpisodeData
@@ -24,6 +25,7 @@ def make_plan(
     model: Any,
     guide: Any,
     data: EpisodeData,
+    checksum: str,
     objects: Mapping[str, Any],
     schedule: Schedule,
     rates: LearningRates,
@@ -32,7 +34,7 @@ def make_plan(
     max_restarts: int,
     precision: Precision,
 ) -> dict[str, Any]:
-    """The settings of a run, its classes, and a checksum of the episodes with which it begins.
+    """The settings of a run, its classes, and the checksum of the episodes with which it begins.
 
     :param objects: the loss, the initialisation and the auxiliary objective.
     """
@@ -54,7 +56,7 @@ def make_plan(
         "initialisation": _described(objects["initialisation"]),
         "auxiliary": _described(objects["auxiliary"]),
         "guide": type(guide).__name__,
-        "data": f"{type(data).__name__}, checksum {_checksum(data, schedule, seed)}",
+        "data": f"{type(data).__name__}, checksum {checksum}",
     }
 
 
@@ -89,12 +91,11 @@ def _described(value: Any) -> str:
     return re.sub(r" at 0x\w+", "", repr(value))
 
 
-def _checksum(data: EpisodeData, schedule: Schedule, seed: int) -> str:
-    """Of mean frames and actions at each step of the first stage, drawn on the CPU wherever the run computes."""
-    stage = schedule.stages[0]
-    episodes = data.sample(
-        stage.batch_size, num_observed=stage.num_observed, num_predicted=stage.num_predicted, seed=seed
-    )
+def checksum(episodes: Episodes) -> str:
+    """Of mean frames and actions at each step of a batch.
+
+    :param episodes: drawn on the CPU, wherever the run computes.
+    """
     means = [x.cpu().double().flatten(2).mean(0) for x in (episodes.frames, episodes.actions)]
     # rounded, for another processor may render the same frames with other last bits
     rounded = torch.cat([means[0].mean(-1), means[1].flatten()]).mul(1000).round().long()

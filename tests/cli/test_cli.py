@@ -17,8 +17,8 @@ from PIL import Image
 
 from gtm_pyro.cli import parser as cli
 from gtm_pyro.cli.parser import main, make_parsers
-from gtm_pyro.experiment.config import FIELDS
 from gtm_pyro.experiment.files import experiments
+from gtm_pyro.experiment.schema import FIELDS
 
 EVALUATION_KEYS = {
     "retrieval_accuracy", "retrieval_accuracy_last_32", "mse", "mse_visited", "mse_unvisited", "reconstruction_mse",

@@ -65,14 +65,14 @@ def built(**overrides: str) -> Any:
     return resolve(read_experiment(NAME), {k.replace("__", "."): v for k, v in overrides.items()}).build()
 
 
-@pytest.mark.parametrize("name", experiments())
+@pytest.mark.parametrize("name", [name for name in experiments() if name != "own-episodes"])
 def test_every_experiment_resolves_builds_and_survives_its_own_yaml(name: str) -> None:
-    config = resolve(read_experiment(name))
-    again = resolve(yaml.safe_load(config.yaml()))
-    assert again.yaml() == config.yaml()
     # the engine that the GPU presets ask for need not be installed
     engine = {"data.engine": "raycaster"} if name.startswith("labyrinth") else {}
-    experiment = resolve(yaml.safe_load(config.yaml()), engine).build()
+    config = resolve(read_experiment(name), engine)
+    again = resolve(yaml.safe_load(config.yaml()))
+    assert again.yaml() == config.yaml() and not again.settled().notes
+    experiment = again.build()
     assert isinstance(experiment.guide, torch.nn.Module)
     assert experiments()[name], f"{name}: expected a first line that says what it is"
 
@@ -158,7 +158,15 @@ def test_paths_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"data.wall": "3"}, "did you mean walls?"),
         ({"data.walls": "maybe"}, "data.walls: expected bool, got maybe"),
         ({"data": "SavedEpisodes"}, "data: gtm_pyro.tasks.SavedEpisodes needs a value for directory"),
-        ({"data.crop_size": "12"}, "model.encoder.frame_shape: expected (3, 12, 12) as the data has it, got (3, 8, 8)"),
+        (
+            {"data.crop_size": "12", "model.encoder.frame_shape": "[3, 8, 8]"},
+            "model.encoder.frame_shape: expected (3, 12, 12) as the data has it, got (3, 8, 8)",
+        ),
+        ({"model.transition.action_dim": "3"}, "model.transition.action_dim: expected 5 as the data has it, got 3"),
+        (
+            {"model.encoder.latent_dim": "8", "model.decoder.latent_dim": "9"},
+            "decoder.latent_dim: expected 8 as the encoder has it, got 9",
+        ),
         ({"model.transition": "Transl"}, "did you mean Translation?"),
         ({"model.transition": "FrameDecoder"}, "expected a Transition, got gtm_pyro.networks.FrameDecoder"),
         ({"model.transition.scale": "abc"}, "model.transition.scale: expected float, got abc"),

@@ -52,6 +52,11 @@ class Labyrinth:
         self.action_dim = len(actions)
         self.store = ShardStore(recipe, {"train": num_episodes, "test": num_test_episodes}, cache, workers)
 
+    @property
+    def lengths(self) -> dict[Split, tuple[int, ...]]:
+        """The steps of episodes, all of which are as long."""
+        return {"train": (self.num_steps,), "test": (self.num_steps,)}
+
     def sample(
         self,
         batch_size: int,
