@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, EpisodesError
 
 Scored = Literal["predicted", "others", "earlier", "alone"]
 
@@ -49,8 +49,16 @@ class Reading:
         return slice(episodes.num_observed if self.scored == "predicted" else 0, episodes.num_steps)
 
     def plate(self, episodes: Episodes) -> Any:
-        """The plate of the scored steps, dim -1; entered, it gives what ``chosen`` needs."""
+        """The plate of the scored steps, dim -1; entered, it gives what ``chosen`` needs.
+
+        :raises EpisodesError: no step is scored.
+        """
         size = len(range(episodes.num_steps)[self.scored_steps(episodes)])
+        if not size:
+            raise EpisodesError(
+                f"num_observed: expected fewer than the {episodes.num_steps} steps of an episode, so that some are "
+                f"predicted, got {episodes.num_observed}; Reading('others') or Reading('earlier') scores memorised ones"
+            )
         few = None if self.num_scored is None else min(self.num_scored, size)
         return pyro.plate("steps", size, subsample_size=few, dim=-1, device=str(episodes.device))
 

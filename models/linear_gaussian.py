@@ -121,13 +121,13 @@ class LinearGaussian(PyroModule):
 
     @program
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
-        scored = (reading or self.reading).scored_steps(episodes)
-        frames = episodes.frames[:, scored]
+        reading = reading or self.reading
         with pyro.plate("episodes", episodes.batch_size, dim=-2):
             s = pyro.sample("s", self.path(episodes.actions)).squeeze(-3)
-            with pyro.plate("steps", frames.shape[1], dim=-1):
-                z = pyro.sample("z", self.prior(s[..., scored, :]))
-                pyro.sample("x", self.decoder(z), obs=frames)
+            with reading.plate(episodes) as steps:
+                now = reading.chosen(episodes, steps)
+                z = pyro.sample("z", self.prior(s[..., now, :]))
+                pyro.sample("x", self.decoder(z), obs=episodes.frames[:, now])
 
     @torch.no_grad()
     def simulate(self, actions: Tensor, num_observed: int | None = None) -> Episodes:

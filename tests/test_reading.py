@@ -7,7 +7,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
@@ -87,3 +87,12 @@ def test_alone_is_a_variational_autoencoder() -> None:
     assert all(p.grad is not None for p in (*model.encoder.parameters(), *model.decoder.parameters()))
     gradient = model.transition.displacement.grad
     assert gradient is None or float(gradient.abs().max()) == 0
+
+
+def test_episodes_with_nothing_to_predict_are_told_of() -> None:
+    model, guide, episodes = case()
+    nothing = episodes.split(STEPS)
+    for program in (model, guide):
+        with pytest.raises(EpisodesError, match=f"num_observed: expected fewer than the {STEPS} steps .* got {STEPS};"):
+            program(nothing)
+        program(nothing, Reading("earlier"))

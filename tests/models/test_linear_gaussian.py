@@ -1,6 +1,7 @@
 """The tractable twin: its exact results by two routes, and every guide against them. All in float64."""
 
 import math
+from typing import Any, get_args
 
 import pyro.distributions as dist
 import pytest
@@ -13,7 +14,9 @@ from gtm_pyro.errors import ConfigError
 from gtm_pyro.evaluation.bounds import log_weights
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
 from gtm_pyro.models import LinearGaussian
-from gtm_pyro.reading import Reading
+from gtm_pyro.reading import Reading, Scored
+from gtm_pyro.training.fitting import fit
+from gtm_pyro.training.stages import Stage
 from gtm_pyro.transitions import Translation, WalledTranslation
 
 EARLIER, PREDICTED = Reading("earlier"), Reading("predicted")
@@ -314,3 +317,21 @@ def test_the_gradient_of_an_exact_elbo_is_that_of_the_evidence() -> None:
     drawn = poutine.trace(guide).get_trace(episodes)
     total = poutine.trace(poutine.replay(model, drawn)).get_trace(episodes).log_prob_sum() - drawn.log_prob_sum()
     assert torch.allclose(torch.autograd.grad(total, displacement)[0], exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("guide_class", [DeadReckoning, Smoothing])
+@pytest.mark.parametrize("scored", get_args(Scored))
+def test_it_trains_in_every_reading_also_on_a_part_of_the_steps(scored: Scored, guide_class: type) -> None:
+    model, _ = twin()
+
+    class Simulated:
+        action_names, action_dim, frame_shape = tuple("abcde"), 5, model.frame_shape
+
+        def sample(self, batch_size: int, *, seed: int, **asked: Any) -> Episodes:
+            torch.manual_seed(seed)
+            return twin(steps=asked["num_observed"] + asked["num_predicted"], batch=batch_size)[1]
+
+    before = model.transition.displacement.detach().clone()
+    stage = Stage(2, batch_size=2, num_observed=6, num_predicted=6, reading=Reading(scored, num_scored=4))
+    run = fit(model, guide_class(model), Simulated(), stages=[stage], initialisation=None, progress=False)
+    assert math.isfinite(run.metrics[-1]["loss"]) and not torch.equal(model.transition.displacement, before)
