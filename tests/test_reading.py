@@ -91,7 +91,7 @@ def test_alone_is_a_variational_autoencoder() -> None:
 
 def test_episodes_with_nothing_to_predict_are_told_of() -> None:
     model, guide, episodes = case()
-    nothing = episodes.split(STEPS)
+    nothing = episodes.steps(0, STEPS, STEPS)
     for program in (model, guide):
         with pytest.raises(EpisodesError, match=f"num_observed: expected fewer than the {STEPS} steps .* got {STEPS};"):
             program(nothing)

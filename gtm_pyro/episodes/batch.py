@@ -12,7 +12,8 @@ from torch import Tensor
 from gtm_pyro.episodes.checks import as_numbers, check_shapes, count_actions
 from gtm_pyro.episodes.stored import are_indices, seen, seen_actions, seen_dtype, seen_pixels
 from gtm_pyro.errors import EpisodesError
-from gtm_pyro.poses.conventions import HEADING, check_pose_names, check_range, check_values, turned_back, wrapped
+from gtm_pyro.poses.conventions import HEADING, check_pose_names, check_range, check_values
+from gtm_pyro.poses.planar import displacements
 from gtm_pyro.storage.atomic import write_arrays
 from gtm_pyro.storage.shards import ARRAYS, DECLARATIONS, declared, fields_of, read_shard
 
@@ -163,9 +164,7 @@ class Episodes:
             raise EpisodesError(
                 f"poses: expected (batch, time, 3), a position and a heading as pose_names (x, y, heading), got {got}"
             )
-        moves = self.poses.diff(dim=1)
-        ahead = turned_back(moves[..., :2], self.poses[:, :-1, 2])
-        return torch.cat([ahead, wrapped(moves[..., 2:])], -1)
+        return displacements(self.poses)
 
     def to(self, target: torch.device | torch.dtype | str) -> "Episodes":
         """The same episodes on another device, or as floats of a dtype (float32 or float64), bytes too."""

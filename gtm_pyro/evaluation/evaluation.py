@@ -14,9 +14,10 @@ from gtm_pyro.errors import EpisodesError
 from gtm_pyro.evaluation.alignment import Alignment, best_affine, best_similarity, root_mean_square
 from gtm_pyro.evaluation.bounds import log_weights
 from gtm_pyro.evaluation.map_verdict import Regrets, regrets
-from gtm_pyro.evaluation.views import compare, drift, pose_measures, relative_poses
+from gtm_pyro.evaluation.views import compare, drift, pose_measures
 from gtm_pyro.inference.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing, has_heading
 from gtm_pyro.poses.places import nearness
+from gtm_pyro.poses.planar import relative_poses
 from gtm_pyro.storage.atomic import write_arrays
 from gtm_pyro.storage.json import write_json
 

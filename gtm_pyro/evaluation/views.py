@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.evaluation.alignment import best_similarity
-from gtm_pyro.poses.conventions import turned_back, unwrapped, wrapped
 from gtm_pyro.poses.places import VIEW_TOLERANCE, Nearness, leaves
+from gtm_pyro.poses.planar import relative_poses, unwrapped, wrapped
 
 _WINDOW = 50
 
@@ -78,15 +78,6 @@ def _apart(poses: Tensor, num_observed: int, tolerance: tuple[float, float]) -> 
     return (new[..., :2] - seen[..., :2]).norm(dim=-1) / tolerance[0], aside
 
 
-def relative_poses(poses: Tensor) -> Tensor:
-    """Poses as seen from the first one of their episode, where models start: ``(batch, T, 3)``.
-
-    Headings count on from there without jumps, whether or not those of the poses are wrapped.
-    """
-    move, heading = poses[..., :2] - poses[:, :1, :2], unwrapped(poses[..., 2])
-    return torch.cat([turned_back(move, heading[:, :1]), (heading - heading[:, :1]).unsqueeze(-1)], -1)
-
-
 def heading_sign(states: Tensor, relative: Tensor) -> float:
     """1, or -1 for states on a mirrored map, which is as good: both ``(batch, T, 3)``, as of :func:`pose_measures`."""
     heading, true = unwrapped(states[..., 2].double()), unwrapped(relative[..., 2].double())
@@ -97,7 +88,7 @@ def pose_measures(states: Tensor, relative: Tensor) -> dict[str, float]:
     """How well headings, and positions at the last step, are known.
 
     :param states: ``(batch, T, 3)``, positions and headings.
-    :param relative: of :func:`relative_poses`.
+    :param relative: of :func:`~gtm_pyro.poses.planar.relative_poses`.
     """
     heading, true = unwrapped(states[..., 2].double()), unwrapped(relative[..., 2].double())
     error = wrapped(heading_sign(states, relative) * heading - true)

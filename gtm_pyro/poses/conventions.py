@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.errors import EpisodesError
+from gtm_pyro.poses.planar import TURN, turned_back
 
 HEADING = "heading"
 """The name of the third of three pose columns where it is a heading."""
 _ANGLES = {"angle", "azimuth", "bearing", "deg", "degrees", HEADING, "orientation", "pitch", "rad"}
 _ANGLES |= {"radians", "roll", "rotation", "theta", "yaw"}
-_TURN = 2 * math.pi
 _FEW_MOVES = 50  # too few to tell whether actions explain them
 
 
@@ -55,17 +55,6 @@ def check_pose_names(names: Sequence[str] | None, pose_dim: int | None) -> tuple
 def channels_last(frame_shape: Sequence[int]) -> bool:
     """Whether the sizes of a frame seem to be (height, width, channels)."""
     return len(frame_shape) == 3 and frame_shape[2] in (1, 3, 4) and min(frame_shape[:2]) > 4
-
-
-def wrapped(angle: Tensor) -> Tensor:
-    """The same direction, in (-pi, pi]."""
-    return angle - _TURN * ((angle - math.pi) / _TURN).ceil()
-
-
-def unwrapped(heading: Tensor) -> Tensor:
-    """Headings along the last axis, counted on without jumps: no step turns by more than half a turn."""
-    turns = ((heading.diff(dim=-1) - math.pi) / _TURN).ceil().cumsum(-1)
-    return torch.cat([heading[..., :1], heading[..., 1:] - _TURN * turns], -1)
 
 
 def check_values(
@@ -106,7 +95,7 @@ def check_headings(poses: Tensor, is_first: Tensor | None = None) -> None:
     """
     heading = poses[..., 2]
     jumps = heading.diff(dim=1).abs()
-    far = jumps > _TURN + 0.01
+    far = jumps > TURN + 0.01
     if is_first is not None:
         far &= ~is_first[:, 1:]
     advice = "radians are degrees times pi / 180"
@@ -116,7 +105,7 @@ def check_headings(poses: Tensor, is_first: Tensor | None = None) -> None:
             f"poses[{b}, {t + 1}, 2]: expected a heading in radians, which turns at most once a step, got a change of "
             f"{jumps[b, t].item():g}; {advice}"
         )
-    if bool((heading == heading.round()).all()) and bool((heading.abs() > _TURN).any()):
+    if bool((heading == heading.round()).all()) and bool((heading.abs() > TURN).any()):
         raise EpisodesError(
             f"poses: expected headings in radians, got whole numbers from {heading.min().item():g} to "
             f"{heading.max().item():g}; {advice}"
@@ -184,13 +173,6 @@ def check_readings(poses: Tensor, actions: Tensor, heading: bool) -> str | None:
 _TAKEN_AT = "actions[:, t] seem to be those taken at step t, expected those that led there; shift them by one step"
 _OTHER_SENSE = "headings seem to grow from y to x, expected from x to y; negate them"
 _DEGREES = "headings seem to be degrees, expected radians; multiply them by pi / 180"
-
-
-def turned_back(moves: Tensor, heading: Tensor) -> Tensor:
-    """R(-heading) moves, from the world's into the agent's frame: ``(..., 2)`` and ``(...)``."""
-    x, y = moves.unbind(-1)
-    cos, sin = heading.cos(), heading.sin()
-    return torch.stack([cos * x + sin * y, cos * y - sin * x], -1)
 
 
 def _clearly_less(other: float, stated: float) -> bool:

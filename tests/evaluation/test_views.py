@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.evaluation.evaluation import METRIC_NAMES, evaluate
-from gtm_pyro.evaluation.views import VIEW_TOLERANCE, compare_views, drift, located, pose_measures, relative_poses
+from gtm_pyro.evaluation.views import VIEW_TOLERANCE, compare_views, drift, located, pose_measures
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.memory.keys import HeadingKeys
 from gtm_pyro.models import GTMSM
+from gtm_pyro.poses.planar import relative_poses
 from gtm_pyro.transitions import RotatingTranslation
 
 NAMES = ("x", "y", "heading")

@@ -17,12 +17,13 @@ from gtm_pyro.episodes import Episodes, concatenate, save_shards
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.evaluation.evaluation import evaluate
 from gtm_pyro.evaluation.localisation import localise
-from gtm_pyro.evaluation.views import pose_measures, relative_poses
+from gtm_pyro.evaluation.views import pose_measures
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.initialisation.regression import regress
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models import GTMSM
-from gtm_pyro.poses.conventions import check_actions, check_readings, unwrapped, wrapped
+from gtm_pyro.poses.conventions import check_actions, check_readings
+from gtm_pyro.poses.planar import relative_poses, unwrapped, wrapped
 from gtm_pyro.tasks import ImageNavigation, LabyrinthWalk, SavedEpisodes
 from gtm_pyro.tasks.labyrinth.figures import map_poses
 from gtm_pyro.transitions import RotatingTranslation, Translation

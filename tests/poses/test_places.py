@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gtm_pyro.cli import main
 from gtm_pyro.errors import ConfigError
-from gtm_pyro.evaluation.views import located, relative_poses
+from gtm_pyro.evaluation.views import located
 from gtm_pyro.poses.places import VIEW_TOLERANCE, Cells, leaves, nearness, usual_cell, usual_move
+from gtm_pyro.poses.planar import relative_poses
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.tasks.fixed import FixedEpisodes
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.paths.transition import TransitionPath
+from gtm_pyro.poses.planar import turned
 from gtm_pyro.transitions import MomentumTranslation, RotatingTranslation
 from gtm_pyro.transitions.recurrence import unroll_plain
-from gtm_pyro.transitions.rotation import turned
 
 ACTIONS, TIME = 4, 13
 KINDS = [RotatingTranslation, MomentumTranslation]

@@ -7,8 +7,8 @@ import torch
 
 from gtm_pyro.evaluation.evaluation import Evaluation
 from gtm_pyro.evaluation.views import heading_sign, nearest_view
-from gtm_pyro.poses.conventions import unwrapped, wrapped
 from gtm_pyro.poses.places import leaves
+from gtm_pyro.poses.planar import turned, unwrapped, wrapped
 from gtm_pyro.report.style import PREDICTED, TRUE, UNVISITED, canvas, image, plain
 from gtm_pyro.tasks.labyrinth.map_figure import draw_world, square, world_limits
 
@@ -62,16 +62,11 @@ def map_poses(evaluation: Evaluation) -> MapPoses | None:
         fit = evaluation.similarity
         local = evaluation.aligned_states if fit is None else fit(states[..., :2])
         assert local is not None  # wherever there are poses
-        positions = _turned(local.to(true), true[:, :1, 2]) + true[:, :1, :2]
+        positions = turned(local.to(true), true[:, :1, 2]) + true[:, :1, :2]
     if evaluation.heading:
         sign = heading_sign(states, relative)
         headings = (sign * unwrapped(states[..., 2]) + true[:, :1, 2]).numpy()
     return MapPoses(true.numpy(), positions.numpy(), headings, moving, sign < 0)
-
-
-def _turned(points: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    x, y = points.unbind(-1)
-    return torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], -1)
 
 
 def map_figure(evaluation: Evaluation, world: "World | None" = None, episode: int = 0) -> "Figure | None":
