@@ -14,6 +14,7 @@ import numpy as np
 
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.report.page import data_uri, read_evaluation
+from gtm_pyro.report.style import png
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.json import plain
 from gtm_pyro.storage.names import printable, quoted
@@ -200,7 +201,7 @@ class Comparison:
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         head, *rows = self.rows()
-        image = data_uri(self._png(), "png")
+        image = data_uri(png(self.figure()), "png")
         template = environment.get_template("compare.html.j2")
         return template.render(head=head, rows=rows, words=1 + len(self.shown), hints=self.hints(), image=image)
 
@@ -219,12 +220,7 @@ class Comparison:
         if path.suffix != ".png":
             text = self.csv() if path.suffix == ".csv" else self.json()
             written.append(write_result(path, text.encode()))
-        return [*written, write_result(path.with_suffix(".png"), self._png())]
-
-    def _png(self) -> bytes:
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png")
-        return buffer.getvalue()
+        return [*written, write_result(path.with_suffix(".png"), png(self.figure()))]
 
 
 def check_suffix(out: str | os.PathLike[str]) -> Path:

@@ -1,6 +1,5 @@
 """What people look at: what a model did on held-out episodes."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from gtm_pyro.report.style import (
     image,
     pixels_per_cell,
     plain,
+    png,
 )
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.tasks.labyrinth.figures import last_frames_figure, map_figure, map_poses
@@ -75,9 +75,7 @@ def save_figures(
     paths = []
     for name, figure in figures.items():
         if figure is not None:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png")
-            paths.append(write_result(Path(directory) / f"{name}.png", buffer.getvalue()))
+            paths.append(write_result(Path(directory) / f"{name}.png", png(figure)))
     animation = rollout_gif(evaluation, episode, labyrinth=labyrinth)
     paths.append(write_result(Path(directory) / "rollout.gif", animation))
     return paths
@@ -158,25 +156,29 @@ def frames_figure(evaluation: Evaluation, num_episodes: int = 2) -> "Figure":
     horizons = [2**power for power in range(last.bit_length()) if 2**power < last] + [last]
     shown = min(num_episodes, episodes.batch_size)
     seen = "place" if map_poses(evaluation) is None else "view"
-    figure, axes = canvas(3 * shown, len(horizons), (1.05 * len(horizons) + 1.2, 3.35 * shown + 0.4))
-    for b in range(shown):
-        rows = {
-            "true": episodes.predicted_frames,
-            "predicted": evaluation.predicted_frames,
-            "decoded from\nits encoding": evaluation.reconstructed_frames,
-        }
-        for r, (name, frames) in enumerate(rows.items()):
-            for c, horizon in enumerate(horizons):
-                ax = axes[3 * b + r, c]
-                ax.imshow(image(frames[b, horizon - 1]), interpolation="nearest")
-                ax.set(xticks=[], yticks=[])
-                new = evaluation.visited is not None and not bool(evaluation.visited[b, horizon - 1])
-                for spine in ax.spines.values():
-                    spine.set(color=UNVISITED if new else "black", linewidth=2.5 if new else 0.6)
-                if r == 0:
-                    title = (f"+{horizon}" if c else "step +1") + (f"\nnew {seen}" if new else "")
-                    ax.set_title(title, fontsize=9, color=UNVISITED if new else "black")
-            axes[3 * b + r, 0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    rows = {
+        "true": episodes.predicted_frames,
+        "predicted": evaluation.predicted_frames,
+        "decoded from\nits encoding": evaluation.reconstructed_frames,
+    }
+    # pictures side by side in one pair of axes: axes of their own would take most of a report's time
+    height = episodes.frame_shape[1] / episodes.frame_shape[2]
+    wide, high = len(horizons) + 1.0, height * len(rows) + 0.4
+    figure, axes = canvas(shown, 1, (1.05 * wide, 1.05 * high * shown))
+    for b, ax in enumerate(axes[:, 0]):
+        for c, horizon in enumerate(horizons):
+            new = evaluation.visited is not None and not bool(evaluation.visited[b, horizon - 1])
+            colour, width = (UNVISITED, 2.5) if new else ("black", 0.6)
+            for r, frames in enumerate(rows.values()):
+                left, right, bottom, top = c + 0.04, c + 0.96, height * (r + 0.96), height * (r + 0.04)
+                ax.imshow(image(frames[b, horizon - 1]), interpolation="nearest", extent=(left, right, bottom, top))
+                ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, lw=width)
+            title = (f"+{horizon}" if c else "step +1") + (f"\nnew {seen}" if new else "")
+            ax.text(c + 0.5, -0.04, title, fontsize=9, color=colour, ha="center", va="bottom")
+        for r, name in enumerate(rows):
+            ax.text(-0.05, height * (r + 0.5), name, fontsize=9, ha="right", va="center")
+        ax.set(xlim=(-1, wide - 1), ylim=(high - 0.4, -0.4), aspect="equal")
+        ax.set_axis_off()
     return figure
 
 

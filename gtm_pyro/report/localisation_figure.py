@@ -1,6 +1,5 @@
 """How an agent is found: shares and errors by step, and the particles of one episode on the map."""
 
-import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gtm_pyro.evaluation.localisation import Localisation, frames_until_found
-from gtm_pyro.report.style import FLOOR, MEAN, PREDICTED, TRUE, canvas, cells_of_world, image, pixels_per_cell, plain
+from gtm_pyro.report.style import (
+    FLOOR,
+    MEAN,
+    PREDICTED,
+    TRUE,
+    canvas,
+    cells_of_world,
+    image,
+    pixels_per_cell,
+    plain,
+    png,
+)
 from gtm_pyro.storage.atomic import write_result
 
 if TYPE_CHECKING:
@@ -46,9 +56,7 @@ def save_localisation_figure(result: Localisation, path: str | os.PathLike[str])
 
     :raises RunFolderError: it cannot be written.
     """
-    buffer = io.BytesIO()
-    localisation_figure(result).savefig(buffer, format="png")
-    return write_result(path, buffer.getvalue())
+    return write_result(path, png(localisation_figure(result)))
 
 
 def _shown_steps(result: Localisation) -> list[int]:

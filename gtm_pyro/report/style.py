@@ -1,5 +1,6 @@
 """What all figures share: colours, canvases, and where a pose lies on the image that is walked on."""
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,18 @@ def canvas(rows: int, columns: int, size: tuple[float, float], **options: Any) -
 
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as a file's content. ``savefig`` would lay it out and draw it twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    painted = FigureCanvasAgg(figure)
+    painted.draw()
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(painted.buffer_rgba())).convert("RGB").save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def plain(axes: Any) -> None:
