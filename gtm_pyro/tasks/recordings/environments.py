@@ -1,0 +1,205 @@
+"""Episodes that are played in a Gymnasium environment while they are imported."""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gtm_pyro.errors import ConfigError, EpisodesError, first_line
+from gtm_pyro.tasks.recordings.actions import as_actions
+from gtm_pyro.tasks.recordings.agents import MiniGridPoses, MiniWorldPoses, RandomRepeats
+from gtm_pyro.tasks.recordings.base import Recorded, need
+from gtm_pyro.tasks.recordings.frames import Reshaping, as_bytes
+
+_MINIGRID_VIEW = 7  # tiles a side
+_MINIGRID_MOVES = (0, 1, 2)  # left, right, forward
+
+
+class Named(NamedTuple):
+    """Something that a recipe names, and how it is made."""
+
+    name: str
+    make: Callable[..., Any]
+
+
+class _Family(NamedTuple):
+    """What is sensible for the ids of one package.
+
+    :param keywords: of the environment, from the number of steps.
+    """
+
+    package: str
+    poses: type
+    wrappers: Callable[[Sequence[int] | None], list[Named]]
+    actions: tuple[int, ...]
+    keywords: Callable[[int], dict[str, Any]]
+
+
+def _minigrid_wrappers(size: Sequence[int] | None) -> list[Named]:
+    from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
+
+    # exactly the size that is asked for, where it is a whole number of pixels a tile
+    tile = 4 if size is None or size[0] != size[1] or size[0] % _MINIGRID_VIEW else size[0] // _MINIGRID_VIEW
+    partial_view = Named(f"RGBImgPartialObsWrapper(tile_size={tile})", partial(RGBImgPartialObsWrapper, tile_size=tile))
+    return [partial_view, Named("ImgObsWrapper", ImgObsWrapper)]
+
+
+_MINIGRID = _Family("minigrid", MiniGridPoses, _minigrid_wrappers, _MINIGRID_MOVES, lambda steps: {"max_steps": steps})
+_MINIWORLD = _Family("miniworld", MiniWorldPoses, lambda size: [], (), lambda steps: {"max_episode_steps": steps})
+_FAMILIES = {"MiniGrid-": _MINIGRID, "BabyAI-": _MINIGRID, "MiniWorld-": _MINIWORLD}
+
+
+class GymnasiumRecordings:
+    """Walks of a policy in a Gymnasium environment, each reset with a seed of its own.
+
+    Frames are what the wrapped environment observes where that is an image, otherwise what it renders, without a
+    window. MiniGrid shows the part that the agent sees, turns and walks; its poses and MiniWorld's are known.
+
+    :param environment: an id, for instance "MiniGrid-FourRooms-v0"; "module:id" imports a module that registers it.
+    :param num_episodes: how many; an episode that ends before ``num_steps`` frames is a shorter one.
+    :param wrappers: put around the environment, the first one innermost; None takes what is sensible for the id.
+    :param policy: made with the action space and a generator.
+    :param poses: made without arguments; None takes those of MiniGrid and MiniWorld.
+    :param actions: the only ones of a ``Discrete`` space that the default policy chooses; numbered from 0 in this
+        order. By default all, of MiniGrid left, right and forward.
+    :raises MissingDependencyError: Gymnasium, or the package of the environment, is not installed.
+    :raises ConfigError: there is no such environment, or it has no frames, or actions of another kind.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        reshape: Reshaping,
+        *,
+        num_episodes: int = 100,
+        num_steps: int = 200,
+        seed: int = 0,
+        wrappers: Sequence[Named] | None = None,
+        policy: Named | None = None,
+        poses: Named | None = None,
+        actions: Sequence[int] | None = None,
+    ) -> None:
+        need("gymnasium", "gymnasium", "playing in an environment")
+        family = next((f for prefix, f in _FAMILIES.items() if environment.startswith(prefix)), None)
+        if family is not None:
+            need(family.package, family.package, environment)
+            _import_headless(family.package)
+        self._id, self._reshape, self._seed = environment, reshape, seed
+        self._num_episodes, self._num_steps = num_episodes, num_steps
+        self._env = self._make(family.keywords(num_steps) if family else {})
+        if wrappers is None:
+            wrappers = family.wrappers(reshape.size) if family else []
+        for wrapper in wrappers:
+            self._env = wrapper.make(self._env)
+        space = self._env.action_space
+        self._first, count = int(getattr(space, "start", 0)), int(getattr(space, "n", 0))
+        if actions is None:
+            actions = family.actions if family and count > max(family.actions, default=0) else ()
+        if policy is not None and not actions:
+            actions = ()
+        self._numbers = list(actions) if count else []
+        self._policy = policy or Named("RandomRepeats", partial(RandomRepeats, actions=tuple(self._numbers)))
+        if poses is None and family is not None:
+            poses = Named(family.poses.__name__, family.poses)
+        self._poses = poses.make() if poses else None
+        self.pose_names: tuple[str, ...] | None = tuple(self._poses.names) if self._poses else None
+        self.num_actions = len(self._numbers) or count or None
+        self.recipe: Mapping[str, Any] = {
+            "source": environment,
+            "steps": num_steps,
+            "seed": seed,
+            "wrappers": [wrapper.name for wrapper in wrappers],
+            "policy": self._policy.name,
+            "actions": self._numbers,
+            "poses": poses.name if poses else None,
+            **reshape.recipe,
+        }
+
+    def __len__(self) -> int:
+        return self._num_episodes
+
+    def name(self, number: int) -> str:
+        return f"{self._id}, episode {number}"
+
+    def episode(self, number: int) -> Recorded:
+        generator = np.random.default_rng([self._seed, number])
+        policy = self._policy.make(self._env.action_space, generator)
+        observation, _ = self._env.reset(seed=int(generator.integers(2**31)))
+        frames, actions, poses = [self._frame(observation)], [], [self._pose()]
+        ended = False
+        while len(frames) < self._num_steps and not ended:
+            action = policy(observation)
+            observation, _, terminated, truncated, _ = self._env.step(action)
+            ended = terminated or truncated
+            frames.append(self._frame(observation))
+            actions.append(self._numbered(action, f"{self.name(number)}, step {len(actions)}"))
+            poses.append(self._pose())
+        where = self.name(number)
+        if not actions:
+            raise EpisodesError(f"{where}: expected at least 2 steps, got 1")
+        taken = as_actions(where, np.stack([np.zeros_like(actions[0]), *actions]))
+        pixels = self._reshape(as_bytes(where, np.stack(frames)))
+        return Recorded(pixels, taken, np.asarray(poses) if self._poses else None)
+
+    def _make(self, keywords: Mapping[str, Any]) -> Any:
+        import gymnasium
+
+        try:
+            given = {"render_mode": "rgb_array", "disable_env_checker": True}
+            spec = gymnasium.spec(self._id)
+            taken = _parameters(spec.entry_point)
+            # as long as asked for, where the environment can be
+            fitting = {name: value for name, value in keywords.items() if name in taken}
+            return gymnasium.make(self._id, **given, **fitting)
+        except Exception as error:  # whatever an environment raises as it starts
+            raise ConfigError(f"{self._id}: could not be made ({first_line(error)})") from error
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        observed = np.asarray(observation) if not isinstance(observation, dict | tuple | str) else None
+        if observed is not None and observed.dtype == np.uint8 and observed.ndim in (2, 3):
+            return observed
+        rendered = self._env.render()
+        if rendered is None:
+            raise ConfigError(f"{self._id}: expected images as observations, or an environment that renders rgb_array")
+        return np.asarray(rendered)
+
+    def _pose(self) -> Sequence[float]:
+        return self._poses(self._env.unwrapped) if self._poses else ()
+
+    def _numbered(self, action: Any, where: str) -> np.ndarray:
+        if not self.num_actions:
+            return np.atleast_1d(np.asarray(action, dtype=np.float32))
+        if not self._numbers:
+            return np.asarray(int(action) - self._first)
+        if action not in self._numbers:
+            raise EpisodesError(f"{where}: expected one of the actions {self._numbers}, got {action}")
+        return np.asarray(self._numbers.index(action))
+
+
+def _parameters(entry_point: Any) -> set[str]:
+    """The keywords of an environment's class, and of those above it if it passes on what it does not know."""
+    if isinstance(entry_point, str):
+        module, _, name = entry_point.partition(":")
+        __import__(module)
+        entry_point = getattr(sys.modules[module], name)
+    names: set[str] = set()
+    for kind in inspect.getmro(entry_point) if inspect.isclass(entry_point) else (entry_point,):
+        given = inspect.signature(kind).parameters
+        names |= set(given)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in given.values()):
+            break
+    return names
+
+
+def _import_headless(package: str) -> None:
+    """Import a package that registers environments, so that it opens no window where there is no display."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if package == "miniworld" and not os.environ.get("DISPLAY"):
+        import pyglet
+
+        pyglet.options["headless"] = True
+    __import__(package)
