@@ -12,6 +12,7 @@ from torch import nn
 
 from gtm_pyro.cli.action_files import read_actions
 from gtm_pyro.cli.data import fill_folder
+from gtm_pyro.cli.data_import import import_episodes
 from gtm_pyro.cli.inputs import (
     all_held_out,
     build,
@@ -250,6 +251,11 @@ def report_command(arguments: Namespace) -> None:
 def data_command(arguments: Namespace) -> None:
     """Make episodes in advance."""
     fill_folder(arguments)
+
+
+def data_import_command(arguments: Namespace) -> None:
+    """Import episodes of others."""
+    import_episodes(arguments)
 
 
 def list_command(arguments: Namespace) -> None:

@@ -142,6 +142,28 @@ examples:
   gtm-pyro data labyrinth-rooms --episodes 256 --seed 7 --out rooms
 """
 
+DATA_IMPORT = """
+Import episodes as shards of bytes, which any experiment then trains on. What SOURCE is shows by its name. A command
+that was stopped, even by force, goes on where it was; where all is there, nothing is done.
+
+* A Gymnasium id: episodes are played, without a window. Frames are what is observed if that is an image, otherwise what
+  is rendered. Of MiniGrid it is the part that the agent sees, 4 pixels a tile (or as --size says); poses are known of
+  MiniGrid and MiniWorld. Needs pip install "gtm-pyro[gymnasium]", [minigrid] or [miniworld].
+* NPZ in the style of world-model code (Memory Maze, Dreamer): image, action, is_first or reset, agent_pos, agent_dir;
+  action[t] led to image[t].
+* HDF5 in D4RL's layout: observations, actions, terminals, timeouts; action[t] leads to observation t + 1. A Minari data
+  set, by id or folder, likewise (needs "gtm-pyro[minari]").
+* A video beside a CSV or JSONL file of its name, with a row for each step: action (a number, a name) or action_0,
+  action_1, ..., and time in seconds or frame; x, y, heading are poses. Needs "gtm-pyro[video]".
+
+examples:
+  gtm-pyro data import MiniGrid-FourRooms-v0 --episodes 100 --out rooms
+  gtm-pyro data import MiniGrid-FourRooms-v0 --size 56 --steps 150 --only 0,1,2 --policy my_agents.Explorer --out far
+  gtm-pyro data import MiniWorld-OneRoom-v0 --size 32 --out oneroom
+  gtm-pyro data import walks.hdf5 --out walks
+  gtm-pyro data import kitchen.mp4 --actions steps.csv --crop square --size 64 --out kitchen
+"""
+
 LIST = """
 The experiments, and the classes that can be named in them, with a line on each. Classes of your own are named by their
 import path and need no registration.

@@ -16,6 +16,7 @@ from gtm_pyro import __version__
 from gtm_pyro.cli.help import (
     COMPARE,
     DATA,
+    DATA_IMPORT,
     DIAGNOSE,
     EVALUATE,
     FIRST_RUN,
@@ -174,6 +175,33 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     text = "processes that make them; 0 is this one (default: %(default)s)"
     add("--workers", metavar="N", type=_whole(0, LARGEST_WORKERS), default=1, help=text)
 
+    usage, text = "SOURCE --out DIR", "import episodes of an environment, a data set, files or videos"
+    add = command("data import", usage, text, DATA_IMPORT).add_argument
+    text = "a Gymnasium id, an NPZ or HDF5 file, a video, a folder of such files, or a Minari data set"
+    add("source", metavar="SOURCE", nargs="?", help=text)
+    add("--out", metavar="DIR", help="where the shards go")
+    add("--kind", metavar="KIND", help="gymnasium, npz, hdf5, minari or video (default: as SOURCE looks)")
+    text = "of frames, averaged to it: a side, or HEIGHTxWIDTH (default: as they are)"
+    add("--size", metavar="SIZE", help=text)
+    text = "before that: square, the largest one in the middle, or TOP,LEFT,HEIGHT,WIDTH"
+    add("--crop", metavar="CROP", help=text)
+    add("--key", metavar="NAME", help="hdf5, minari: where in the observations images are")
+    text = "video: its actions (default: the CSV or JSONL file beside it that has its name)"
+    add("--actions", metavar="FILE", help=text)
+    text = "video: the action of a row led to its frame (default: it was taken there)"
+    add("--led", action="store_true", help=text)
+    add("--episodes", metavar="N", type=_whole(1, LARGEST_EPISODES), help="gymnasium: how many (default: 100)")
+    add("--steps", metavar="N", type=_whole(2), help="gymnasium: frames of an episode, at most (default: 200)")
+    add("--seed", metavar="N", type=_whole(0, LARGEST_SEED), help="gymnasium: of all episodes (default: 0)")
+    text = "gymnasium: a class by its path, as MODULE.CLASS(NAME=VALUE); once more for the next one; none for none"
+    add("--wrapper", metavar="CLASS", action="append", help=text)
+    text = "gymnasium: made with an action space and a generator (default: random actions, with repeats)"
+    add("--policy", metavar="CLASS", help=text)
+    text = "gymnasium: tells where the agent is (default: known for MiniGrid and MiniWorld)"
+    add("--poses", metavar="CLASS", help=text)
+    text = "gymnasium: the actions that are chosen, and numbered anew (default: all; of MiniGrid 0,1,2)"
+    add("--only", metavar="N,...", help=text)
+
     command("list", "", "the experiments, and the classes that can be named in them", LIST)
     return top, commands.choices
 
@@ -217,19 +245,20 @@ def _run(words: list[str]) -> int:
     if not words:
         top.print_help()
         return BAD_INPUT
-    name = words[0]
+    pair = " ".join(words[:2])
+    name = pair if pair in parsers else words[0]
     if name.startswith("-"):
         top.parse_args(words)
     if name not in parsers:
         raise ConfigError(f"{name}: expected one of {', '.join(parsers)}{did_you_mean(name, parsers)}")
-    arguments = _parse(parsers[name], words[1:])
+    arguments = _parse(parsers[name], words[len(name.split()) :])
     # classes of the user's own are looked for where the command runs, after the installed packages
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
 
     from gtm_pyro.cli import commands
 
-    getattr(commands, f"{name}_command")(arguments)
+    getattr(commands, f"{name.replace(' ', '_')}_command")(arguments)
     return 0
 
 

@@ -36,7 +36,7 @@ class SavedEpisodes:
     :param directory: a folder of NPZ shards (``Episodes.load`` says what is in one); shards may differ in their number
         of recordings and of steps. They are held in memory as stored, uint8 at a byte a value.
     :param test_fraction: share of the episodes, the last ones in the order of the shards' names, that are for testing,
-        at least one on each side; with 1 all are.
+        at least one on each side; with 1 all are. A lone episode is cut in two.
     :param action_names: one name for each number of an action; by default "action 0", "action 1", ...
     :param pose_names: what the columns of poses are, as of :class:`Episodes`, for shards that do not say.
     :param continuous_actions: whether actions are numbers or one-hot, likewise.
@@ -45,8 +45,8 @@ class SavedEpisodes:
     :param from_start: take windows from the beginnings of episodes alone. Models let every window start at the origin,
         so those from mid-episode are told to the log.
     :raises EpisodesError: a shard is damaged, holds a bad value, or disagrees with the first one; all actions are 0;
-        headings are in degrees; or there is but one episode. Names the file, the array, what was expected and what
-        came.
+        headings are in degrees; or there is but one episode of one step. Names the file, the array, what was expected
+        and what came.
     :raises ConfigError: test_fraction or action_names do not fit.
     :ivar lengths: for each split, the steps of each of its episodes.
     :ivar pose_names: as the shards or the argument say; None without poses, or with poses that are positions alone.
@@ -107,7 +107,11 @@ class SavedEpisodes:
         self.action_names = tuple(action_names or (f"action {i}" for i in range(self.action_dim)))
         if len(self.action_names) != self.action_dim:
             raise ConfigError(f"action_names: expected {self.action_dim} names, got {len(self.action_names)}")
-        first_test = len(places) - _number_of_tests(directory, len(places), test_fraction)
+        if len(places) == 1 and test_fraction < 1:
+            places = _cut_in_two(directory, places[0], test_fraction)
+        # with a fraction under 1, at least one on each side
+        num_test = min(math.ceil(test_fraction * len(places)), len(places) - (test_fraction < 1))
+        first_test = len(places) - num_test
         self._places: dict[Split, list[_Place]] = {"train": places[:first_test], "test": places[first_test:]}
         self.lengths: dict[Split, tuple[int, ...]] = {
             split: tuple(place.stop - place.start for place in of_split) for split, of_split in self._places.items()
@@ -214,15 +218,17 @@ _DECLARED = ("pose_names", "continuous_actions")  # one for all episodes
 _OF_ALL = (*_DECLARED, "num_actions", "is_first")  # in no window
 
 
-def _number_of_tests(directory: str, number: int, test_fraction: float) -> int:
-    if test_fraction == 1:
-        return number
-    if number < 2:
+def _cut_in_two(directory: str, place: _Place, test_fraction: float) -> list[_Place]:
+    """The beginning of a lone episode, to train on, and its end, to test on."""
+    steps = place.stop - place.start
+    if steps < 2:
         raise EpisodesError(
-            f"{directory}: expected at least two episodes, one to train on and one to test on, "
+            f"{directory}: expected at least two steps, one to train on and one to test on, "
             "got one; test_fraction=1 makes it a test episode"
         )
-    return min(math.ceil(test_fraction * number), number - 1)
+    cut = place.stop - min(math.ceil(test_fraction * steps), steps - 1)
+    logger.warning("%s: the last %d steps of the only episode are for testing", directory, place.stop - cut)
+    return [place._replace(stop=cut), place._replace(start=cut)]
 
 
 def _segments(episodes: Episodes) -> Iterator[tuple[int, int, int]]:

@@ -15,7 +15,8 @@ def write(path, number, steps, first, dtype=np.uint8, **extra):
     frames = np.broadcast_to(values if dtype == np.uint8 else values / 255, (number, steps, 1, 2, 2))
     actions = np.broadcast_to(np.arange(steps, dtype=np.float32)[:, None], (number, steps, 1))
     extra = {"continuous_actions": np.asarray(True)} | extra
-    np.savez(path, frames=frames.astype(dtype), actions=actions, poses=actions, **extra)
+    arrays = {"frames": frames.astype(dtype), "actions": actions, "poses": actions}
+    np.savez(path, **(arrays | extra))
 
 
 @pytest.fixture
@@ -113,9 +114,19 @@ def test_bad_arguments(folder, tmp_path_factory):
     with pytest.raises(ConfigError, match="split: expected 'train' or 'test', got 'valid'"):
         SavedEpisodes(str(folder)).sample(1, num_observed=1, num_predicted=1, seed=0, split="valid")
     lone = tmp_path_factory.mktemp("lone")
-    write(lone / "a.npz", 1, 10, first=0)
-    with pytest.raises(EpisodesError, match="at least two episodes"):
+    write(lone / "a.npz", 1, 1, first=0, actions=np.ones((1, 1, 1)))
+    with pytest.raises(EpisodesError, match="at least two steps"):
         SavedEpisodes(str(lone))
+
+
+def test_a_lone_episode_is_cut_in_two(tmp_path, caplog):
+    write(tmp_path / "a.npz", 1, 20, first=0)
+    data = SavedEpisodes(str(tmp_path))
+    assert data.lengths == {"train": (16,), "test": (4,)}
+    assert "the last 4 steps of the only episode are for testing" in caplog.text
+    asked = {"num_observed": 2, "num_predicted": 1, "seed": 0}
+    assert data.sample(100, **asked).actions.max() == 15
+    assert data.sample(100, **asked, split="test").actions.min() == 16
 
 
 # recordings with ends inside

@@ -98,10 +98,9 @@ class GymnasiumRecordings:
         space = self._env.action_space
         self._first, count = int(getattr(space, "start", 0)), int(getattr(space, "n", 0))
         if actions is None:
-            actions = family.actions if family and count > max(family.actions, default=0) else ()
-        if policy is not None and not actions:
-            actions = ()
-        self._numbers = list(actions) if count else []
+            usual: tuple[int, ...] = family.actions if family and policy is None else ()
+            actions = usual if count > max(usual, default=0) else ()
+        self._numbers: list[int] = list(actions) if count else []
         self._policy = policy or Named("RandomRepeats", partial(RandomRepeats, actions=tuple(self._numbers)))
         if poses is None and family is not None:
             poses = Named(family.poses.__name__, family.poses)
@@ -149,12 +148,10 @@ class GymnasiumRecordings:
         import gymnasium
 
         try:
-            given = {"render_mode": "rgb_array", "disable_env_checker": True}
-            spec = gymnasium.spec(self._id)
-            taken = _parameters(spec.entry_point)
+            taken = _parameters(gymnasium.spec(self._id).entry_point)
             # as long as asked for, where the environment can be
-            fitting = {name: value for name, value in keywords.items() if name in taken}
-            return gymnasium.make(self._id, **given, **fitting)
+            fitting: dict[str, Any] = {name: value for name, value in keywords.items() if name in taken}
+            return gymnasium.make(self._id, render_mode="rgb_array", disable_env_checker=True, **fitting)
         except Exception as error:  # whatever an environment raises as it starts
             raise ConfigError(f"{self._id}: could not be made ({first_line(error)})") from error
 
@@ -202,4 +199,7 @@ def _import_headless(package: str) -> None:
         import pyglet
 
         pyglet.options["headless"] = True
-    __import__(package)
+    try:
+        __import__(package)
+    except Exception as error:  # whatever a system without OpenGL makes of it
+        raise ConfigError(f"{package}: could not be loaded ({first_line(error)})") from error

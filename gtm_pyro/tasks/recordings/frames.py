@@ -51,7 +51,8 @@ class Reshaping:
         size = tuple(self.size) if self.size is not None else (tall, wide)
         if max(size) > LARGEST_SIDE:
             raise EpisodesError(
-                f"expected frames of at most {LARGEST_SIDE} pixels a side, got {tall}x{wide}; --size 64 makes them smaller"
+                f"expected frames of at most {LARGEST_SIDE} pixels a side, got {size[0]}x{size[1]}; --size 64 makes "
+                "them smaller"
             )
         if size == (tall, wide):
             return np.ascontiguousarray(cut)

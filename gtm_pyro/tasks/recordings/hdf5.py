@@ -25,7 +25,7 @@ class Hdf5Recordings:
     :raises EpisodesError: the file cannot be read, or lacks something.
     """
 
-    pose_names = None
+    pose_names: tuple[str, ...] | None = None
 
     def __init__(self, path: Path, reshape: Reshaping, key: str | None = None) -> None:
         import h5py
@@ -85,7 +85,7 @@ class MinariRecordings:
     :raises EpisodesError: there is no such data set, or its observations are no images.
     """
 
-    pose_names = None
+    pose_names: tuple[str, ...] | None = None
 
     def __init__(self, name: str, reshape: Reshaping, key: str | None = None) -> None:
         import minari
