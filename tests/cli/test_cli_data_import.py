@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_cases import Fails
-from test_recordings import film, hdf5, npz, rows
+from recording_cases import film, hdf5, npz, rows
 
 from gtm_pyro.cli.parser import main, make_parsers
 from gtm_pyro.tasks import SavedEpisodes
