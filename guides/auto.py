@@ -89,7 +89,7 @@ class AutoGuide(PyroModule):
         self._check_seen(episodes)
         shape = self.auto.prototype_trace.nodes["s"]["value"].shape
         if self.kind == "AutoNormal":
-            return dist.Normal(*self.auto._get_loc_and_scale("s")).to_event(2)
+            return dist.Normal(self.auto.locs.s, self.auto.scales.s).to_event(2)
         if self.kind == "AutoDelta":
             return dist.Delta(self.auto.s, event_dim=2)
         begin = 0
@@ -125,7 +125,7 @@ def _marginal(joint: Any, begin: int, shape: torch.Size) -> dist.TorchDistributi
         base = joint.base_dist
         return dist.Normal(base.loc[part].view(shape), base.scale[part].view(shape)).to_event(2)
     if isinstance(joint, dist.LowRankMultivariateNormal):
-        factor, diagonal = joint._unbroadcasted_cov_factor[part], joint._unbroadcasted_cov_diag[part]
+        factor, diagonal = joint.cov_factor[part], joint.cov_diag[part]
         vector: Any = dist.LowRankMultivariateNormal(
             joint.loc[part].view(*shape[:2], rows),
             factor.view(*shape[:2], rows, -1),

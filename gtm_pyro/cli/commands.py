@@ -37,6 +37,7 @@ from gtm_pyro.evaluation.localisation import localise
 from gtm_pyro.experiment import catalogue
 from gtm_pyro.experiment.declared import Experiment
 from gtm_pyro.experiment.files import experiments
+from gtm_pyro.inference.losses import FOR_ANY_PAIR
 from gtm_pyro.inference.programs import check_can_be_evaluated
 from gtm_pyro.report.comparison import check_suffix, compare
 from gtm_pyro.report.figures import save_figures
@@ -264,7 +265,7 @@ def list_command(arguments: Namespace) -> None:
     for family in catalogue.FAMILIES:
         found = catalogue.classes(family)
         if family == "losses":  # Pyro's own documentation tells what they are
-            print(f"\n{family}, from pyro.infer\n  {', '.join(found)}")
+            print(f"\n{family}, from pyro.infer\n  {', '.join(n for n, cls in found.items() if cls in FOR_ANY_PAIR)}")
         else:
             print(f"\n{family}\n" + _table({name: catalogue.summary(cls) for name, cls in found.items()}))
 

@@ -20,30 +20,58 @@ TraceTailAdaptive_ELBO  none: it has gradients and no value, and a training is w
 ======================= ======================================================================================
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from pyro import poutine
 from pyro.infer import (
     RenyiELBO,
     ReweightedWakeSleep,
+    Trace_ELBO,
     Trace_MMD,
     TraceEnum_ELBO,
+    TraceGraph_ELBO,
     TraceMeanField_ELBO,
     TraceTailAdaptive_ELBO,
     TraceTMC_ELBO,
 )
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.inference.dependencies import Dependencies
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters
 from gtm_pyro.reading import Reading
-from gtm_pyro.storage.checkpoints import program
+
+FOR_ANY_PAIR: tuple[type, ...] = (Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO, RenyiELBO)
+"""Losses that train the pairs of this library; others want pairs of a kind, see the table."""
+
+
+class Loss(Protocol):
+    """What a training asks of a loss: Pyro's have it, and so may an object of a user's own.
+
+    One without ``differentiable_loss`` may have ``loss_and_grads`` instead, with the same arguments: it sets the
+    gradients itself, and returns the loss. One with ``at_step(step, total)`` is told before every step how many were
+    taken, and how many there will be: that is all that an annealed weight needs, also when a run is resumed. What else
+    is to survive a resume, such as a multiplier that is learnt, belongs into the model, as a parameter or a buffer.
+    """
+
+    def differentiable_loss(self, model: Any, guide: Any, episodes: Episodes, reading: Reading) -> Tensor:
+        """In nats, summed over the episodes; its gradient is followed down."""
+
+
+def loss_value(loss: Any, model: Any, guide: Any, episodes: Episodes, reading: Reading) -> float:
+    """The loss in nats, to see whether it can be evaluated.
+
+    :raises ConfigError: the object has none of the methods of a loss.
+    """
+    for name in ("loss", "differentiable_loss", "loss_and_grads"):
+        if hasattr(loss, name):
+            with torch.set_grad_enabled(name == "loss_and_grads"):
+                value = getattr(loss, name)(model, guide, episodes, reading)
+            return float(torch.as_tensor(value[0] if isinstance(value, tuple) else value).detach())
+    raise ConfigError(f"loss: expected differentiable_loss or loss_and_grads, {type(loss).__name__} has neither")
 
 
 def check_combination(model: nn.Module, guide: nn.Module, loss: Any, episodes: Episodes, reading: Reading) -> None:
@@ -58,69 +86,12 @@ def check_combination(model: nn.Module, guide: nn.Module, loss: Any, episodes: E
     if check is None:
         return
     with callers_random_state(episodes.device), module_parameters(model, guide), torch.enable_grad():
-        reason = check(loss, _Pair(model, guide, episodes, reading))
+        reason = check(loss, Dependencies(model, guide, episodes, reading))
     if reason:
         raise ConfigError(f"loss: {type(loss).__name__} does not fit the guide {type(guide).__name__}: {reason}")
 
 
-class _Pair:
-    """One run of a guide, and of its model with the guide's values."""
-
-    def __init__(self, model: nn.Module, guide: nn.Module, episodes: Episodes, reading: Reading) -> None:
-        self.model, self.guide = model, guide
-        with _Tracked():
-            guided = poutine.trace(guide).get_trace(episodes, reading)
-        self.drawn = {name: site for name, site in _samples(guided).items() if not site["is_observed"]}
-        self.held = {name: _leaf(site["value"]) for name, site in self.drawn.items()}
-        modelled = poutine.trace(poutine.condition(model, self.held)).get_trace(episodes, reading)
-        self.sites = _samples(modelled)
-        self.param_sites = [*guided.param_nodes, *modelled.param_nodes]
-
-    @property
-    def names(self) -> tuple[str, str]:
-        return type(self.model).__name__, type(self.guide).__name__
-
-    def not_reparameterised(self) -> list[str]:
-        """Sites of the guide whose draws have no gradient."""
-        return [name for name, site in self.drawn.items() if not site["fn"].has_rsample]
-
-    def drawn_from(self) -> Iterator[tuple[str, str]]:
-        """Pairs (later, earlier) of the guide's sites, the later of which is drawn from the earlier, if indirectly."""
-        for later, earlier in _ordered(self.drawn):
-            if _depends(self.drawn[later]["value"], self.drawn[earlier]["value"]):
-                yield later, earlier
-
-    def conditioned_on(self) -> Iterator[tuple[str, str]]:
-        """Pairs (later, earlier) of the guide's sites, the density of the later of which has the earlier in it."""
-        for later, earlier in _ordered(self.drawn):
-            site = self.drawn[later]
-            if _depends(site["fn"].log_prob(site["value"].detach()), self.drawn[earlier]["value"]):
-                yield later, earlier
-
-    def parents(self, name: str) -> list[str]:
-        """Latents that the model's density of a latent depends on."""
-        if name not in self.sites:
-            return []
-        density = self.sites[name]["fn"].log_prob(self.held[name])
-        return [other for other, value in self.held.items() if other != name and _depends(density, value)]
-
-    def parameters(self) -> tuple[list[str], list[str]]:
-        """What the densities of the guide, and of the model, depend on when all draws are held: names of parameters."""
-        named = {n: p for n, p in program(self.model, self.guide).named_parameters() if p.requires_grad}
-        guide = [site["fn"].log_prob(self.held[name]).sum() for name, site in self.drawn.items()]
-        model = [site["fn"].log_prob(site["value"]).sum() for site in self.sites.values()]
-        of_guide, of_model = (
-            [name for name, p in named.items() if any(_depends(density, p) for density in densities)]
-            for densities in (guide, model)
-        )
-        return of_guide, of_model
-
-    def enumerated(self) -> bool:
-        """Whether a site of either program says that it is to be enumerated."""
-        return any(site["infer"].get("enumerate") for sites in (self.drawn, self.sites) for site in sites.values())
-
-
-def _mean_field(loss: Any, pair: _Pair) -> str | None:
+def _mean_field(loss: Any, pair: Dependencies) -> str | None:
     plain = pair.not_reparameterised()
     if plain:
         return f"it needs reparameterised draws, {plain[0]} is none; TraceGraph_ELBO does without"
@@ -133,7 +104,7 @@ def _mean_field(loss: Any, pair: _Pair) -> str | None:
     return None
 
 
-def _renyi(loss: Any, pair: _Pair) -> str | None:
+def _renyi(loss: Any, pair: Dependencies) -> str | None:
     if loss.num_particles < 2:
         return f"it needs num_particles of at least 2, got {loss.num_particles}; with 1 it is Trace_ELBO"
     plain = pair.not_reparameterised()
@@ -144,7 +115,7 @@ def _renyi(loss: Any, pair: _Pair) -> str | None:
     return None
 
 
-def _wake_sleep(loss: Any, pair: _Pair) -> str | None:
+def _wake_sleep(loss: Any, pair: Dependencies) -> str | None:
     of_guide, of_model = pair.parameters()
     if not of_guide:
         return "it trains the guide by its density at given draws, and that has no parameters in it"
@@ -167,18 +138,18 @@ def _wake_sleep(loss: Any, pair: _Pair) -> str | None:
     return None
 
 
-def _enumerating(loss: Any, pair: _Pair) -> str | None:
+def _enumerating(loss: Any, pair: Dependencies) -> str | None:
     if loss.strict_enumeration_warning and not pair.enumerated():
         model, guide = pair.names
         return f'no site of {model} or {guide} has infer={{"enumerate": ...}}; without any it is Trace_ELBO'
     return None
 
 
-def _tail_adaptive(loss: Any, pair: _Pair) -> str | None:
+def _tail_adaptive(loss: Any, pair: Dependencies) -> str | None:
     return "it has gradients and no value, and a training is watched by its value; RenyiELBO has both"
 
 
-def _mmd(loss: Any, pair: _Pair) -> str | None:
+def _mmd(loss: Any, pair: Dependencies) -> str | None:
     plain = pair.not_reparameterised()
     plain += [name for name in pair.drawn if name in pair.sites and not pair.sites[name]["fn"].has_rsample]
     if plain:
@@ -194,7 +165,7 @@ def _mmd(loss: Any, pair: _Pair) -> str | None:
 
 
 # Of a class and its base the class comes first.
-_CHECKS: tuple[tuple[type, Callable[[Any, _Pair], str | None]], ...] = (
+_CHECKS: tuple[tuple[type, Callable[[Any, Dependencies], str | None]], ...] = (
     (TraceMeanField_ELBO, _mean_field),
     (TraceTailAdaptive_ELBO, _tail_adaptive),
     (RenyiELBO, _renyi),
@@ -203,36 +174,3 @@ _CHECKS: tuple[tuple[type, Callable[[Any, _Pair], str | None]], ...] = (
     (TraceTMC_ELBO, _enumerating),
     (Trace_MMD, _mmd),
 )
-
-
-class _Tracked(Messenger):
-    """Every draw becomes a node of the autograd graph, whether or not a parameter is behind it."""
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        value = msg["value"]
-        if not msg["is_observed"] and isinstance(value, Tensor) and value.is_floating_point():
-            msg["value"] = value.clone() if value.requires_grad else _leaf(value)
-
-
-def _leaf(value: Tensor) -> Tensor:
-    return value.detach().requires_grad_(value.is_floating_point())
-
-
-def _samples(trace: poutine.Trace) -> dict[str, Any]:
-    nodes = prune_subsample_sites(trace).nodes
-    return {name: site for name, site in nodes.items() if site["type"] == "sample"}
-
-
-def _ordered(sites: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    names = list(sites)
-    for i, later in enumerate(names):
-        for earlier in names[:i]:
-            yield later, earlier
-
-
-def _depends(result: Tensor, source: Tensor) -> bool:
-    """Whether a gradient comes from ``result`` to ``source``."""
-    if not (result.requires_grad and source.requires_grad):
-        return False
-    (grad,) = torch.autograd.grad(result.sum(), source, retain_graph=True, allow_unused=True)
-    return grad is not None

@@ -7,9 +7,9 @@ from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 import pyro
-from pyro.poutine.runtime import _PYRO_STACK
-from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
+
+from gtm_pyro.inference.pyro_private import collects_parameters
 
 
 class StoredParametersWarning(UserWarning):
@@ -69,6 +69,4 @@ def warn_of_stored_parameters(module: nn.Module, stacklevel: int = 3) -> None:
 
 def _is_training_by_store() -> bool:
     """Whether parameters are being collected from the store, as ``SVI.step`` does."""
-    if pyro.settings.get("module_local_params"):
-        return False
-    return any(isinstance(handler, TraceMessenger) and handler.param_only for handler in _PYRO_STACK)
+    return not pyro.settings.get("module_local_params") and collects_parameters()

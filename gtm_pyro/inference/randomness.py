@@ -11,6 +11,8 @@ import torch
 from pyro.util import get_rng_state, set_rng_state
 from torch import nn
 
+from gtm_pyro.inference.pyro_private import give_parameters_to
+
 
 class Purpose(IntEnum):
     """What a derived seed is for; each has its own stream."""
@@ -53,9 +55,6 @@ def module_parameters(*programs: nn.Module) -> Iterator[None]:
     """Parameters belong to their modules, not to Pyro's global store: its setting ``module_local_params``."""
     for program in programs:
         for module in program.modules():
-            # Pyro makes this attribute only in modules that are built while the setting is on
-            context = module.__dict__.get("_pyro_context")
-            if context is not None and not hasattr(context, "param_state"):
-                context.param_state = {"params": {}, "constraints": {}}
+            give_parameters_to(module)
     with pyro.settings.context(module_local_params=True):
         yield

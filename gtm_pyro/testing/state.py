@@ -4,9 +4,10 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO
+from pyro.infer.enum import get_importance_trace
 from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
@@ -98,9 +99,11 @@ def check_vectorized_particles(model: Any, guide: Any, episodes: Episodes, readi
     _, single = traces(model, guide, episodes, reading)
     scored_alone, _ = traces(model, guide, episodes, reading)
     nesting = max(plate_nesting(single), plate_nesting(scored_alone))
-    loss = Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=nesting)
+    # as Pyro's losses do it
+    particles = pyro.plate("num_particles_vectorized", 3, dim=-nesting - 1)
+    pair = [particles(program) for program in (model, guide)]
     set_seed(SEED, episodes.device)
-    scored, drawn = next(iter(loss._get_traces(model, guide, (episodes, reading), {})))
+    scored, drawn = get_importance_trace("flat", nesting + 1, *pair, (episodes, reading), {})
     for name, node in latent_sites(drawn).items():
         alone, event = latent_sites(single)[name]["value"].shape, len(node["fn"].event_shape)
         outside = nesting - (len(alone) - event)  # of a site outside all plates

@@ -21,6 +21,7 @@ from torch import nn
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, DeviceError
 from gtm_pyro.inference.auxiliary import Auxiliary
+from gtm_pyro.inference.losses import Loss
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters
 from gtm_pyro.initialisation import Automatic
 from gtm_pyro.networks.precision import Precision, check_precision
@@ -73,7 +74,7 @@ def fit(
     *,
     stages: Sequence[Stage] | None = None,
     steps: int | None = None,
-    loss: ELBO | None = None,
+    loss: ELBO | Loss | None = None,
     initialisation: Callable[[Any, Episodes], object] | None = Automatic(),  # noqa: B008 (it cannot change)
     auxiliary: Auxiliary | None = None,
     learning_rates: LearningRates | None = None,
@@ -100,7 +101,7 @@ def fit(
     :param data: where episodes come from.
     :param stages: the curriculum; by default one stage, the paper's task.
     :param steps: the total of all stages, which keep their shares of it; by default as declared.
-    :param loss: one of Pyro's losses, by default ``Trace_ELBO()``.
+    :param loss: one of Pyro's losses, by default ``Trace_ELBO()``, or any ``gtm_pyro.inference.losses.Loss``.
     :param initialisation: sets starting values: a strategy of ``gtm_pyro.initialisation`` or a function; None leaves
         the caller's.
     :param auxiliary: an objective besides the bound: see ``gtm_pyro.inference.auxiliary``.

@@ -5,13 +5,17 @@ from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions.util import is_identically_zero
-from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer import Trace_ELBO
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.inference.auxiliary import Auxiliary
+from gtm_pyro.inference.randomness import callers_random_state
 from gtm_pyro.networks.precision import Precision, networks_in
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage.checkpoints import load_tensors, program
@@ -30,25 +34,45 @@ def trace_elbo(loss: Any, model: nn.Module, guide: nn.Module, *arguments: Any) -
     """``Trace_ELBO.differentiable_loss``, its value and its gradient, without a look at a number on the host.
 
     Pyro reads every term as it adds them up, and each time the host waits for an accelerator.
+
+    :param loss: without ``vectorize_particles``.
+    :param guide: reparameterised, as a rule. Where a draw is not, Pyro's loss, of one term more, is given the draws.
     """
     total = torch.zeros((), device=arguments[0].device)
-    for model_trace, guide_trace in loss._get_traces(model, guide, arguments, {}):
-        latents = [site for site in guide_trace.nodes.values() if site["type"] == "sample"]
-        if any(not is_identically_zero(site["score_parts"].score_function) for site in latents):
-            value, surrogate = loss._differentiable_loss_particle(model_trace, guide_trace)
-            particle = value + (surrogate - surrogate.detach())
+    for _ in range(loss.num_particles):
+        drawn = poutine.trace(guide).get_trace(*arguments)
+        replayed = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*arguments)
+        guide_trace, model_trace = prune_subsample_sites(drawn), prune_subsample_sites(replayed)
+        if _scores(guide_trace):
+            particle = Trace_ELBO().differentiable_loss(model, poutine.replay(guide, trace=drawn), *arguments)
         else:
-            particle = sum(site["log_prob_sum"] for site in latents) - sum(
-                site["log_prob_sum"] for site in model_trace.nodes.values() if site["type"] == "sample"
-            )
+            model_trace.compute_log_prob()
+            particle = _log_prob_sum(guide_trace) - _log_prob_sum(model_trace)
         total = total + particle / loss.num_particles
     return total
+
+
+def is_reparameterised(guide: nn.Module, episodes: Episodes, reading: Reading) -> bool:
+    """Whether every draw of a guide has a gradient, in one run; the random state is left as it was."""
+    with callers_random_state(episodes.device), torch.no_grad():
+        return not _scores(prune_subsample_sites(poutine.trace(guide).get_trace(episodes, reading)))
+
+
+def _scores(guide_trace: poutine.Trace) -> bool:
+    """Whether a gradient takes a score function, as it does where a draw is not reparameterised."""
+    guide_trace.compute_score_parts()
+    sites = (site for site in guide_trace.nodes.values() if site["type"] == "sample")
+    return any(not is_identically_zero(site["score_parts"].score_function) for site in sites)
+
+
+def _log_prob_sum(trace: poutine.Trace) -> Any:
+    return sum(site["log_prob_sum"] for site in trace.nodes.values() if site["type"] == "sample")
 
 
 class Learner:
     """A model, a guide, a loss and an optimiser.
 
-    :param loss: any of Pyro's; those without ``differentiable_loss`` are used by their ``loss_and_grads``.
+    :param loss: any of Pyro's, or any ``gtm_pyro.inference.losses.Loss``.
     :param rates: of Adam, before decay.
     :param clip_norm: the gradient of the loss in nats a frame is scaled down to this norm; None leaves it.
     :param precision: of the networks, forwards and backwards; parameters and Adam keep float32.
@@ -60,7 +84,7 @@ class Learner:
         self,
         model: nn.Module,
         guide: nn.Module,
-        loss: ELBO,
+        loss: Any,
         rates: LearningRates,
         clip_norm: float | None,
         precision: Precision = "float32",
@@ -69,6 +93,7 @@ class Learner:
         self.auxiliary = auxiliary
         self.model, self.guide, self.precision = model, guide, precision
         self.loss: Any = loss
+        self._by_pyro: bool | None = None
         self.default_rate = rates.default
         self.max_norm = float("inf") if clip_norm is None else clip_norm
         self.program = program(model, guide)
@@ -89,6 +114,11 @@ class Learner:
         for name, parameter in self.parameters.items():
             parameter.requires_grad_(not any(matches_prefix(prefix, name) for prefix in prefixes))
 
+    def at_step(self, step: int, total: int) -> None:
+        """Tell a loss that wants to know how many steps were taken, and how many there will be."""
+        if hasattr(self.loss, "at_step"):
+            self.loss.at_step(step, total)
+
     def gradients(self, episodes: Episodes, reading: Reading) -> tuple[Tensor, Tensor]:
         """Set the gradients; returns the loss in nats a frame and the gradient's norm before clipping."""
         self.optimizer.zero_grad()
@@ -98,12 +128,8 @@ class Learner:
             extra = None
             if self.auxiliary is not None:
                 extra = self.auxiliary(self.model, self.guide, episodes, reading) / frames
-            if type(self.loss) is Trace_ELBO:
-                value = trace_elbo(self.loss, self.model, self.guide, episodes, reading) / frames
-                value = self._backward(value, extra)
-            elif hasattr(self.loss, "differentiable_loss"):
-                value = self.loss(self.model, self.guide)(episodes, reading) / frames
-                value = self._backward(value, extra)
+            if hasattr(self.loss, "differentiable_loss"):
+                value = self._backward(self._differentiable_loss(episodes, reading) / frames, extra)
             else:
                 value = self._loss_and_grads(episodes, reading, frames)
                 if extra is not None:
@@ -117,6 +143,19 @@ class Learner:
             raise ConfigError("frozen: expected some parameter that the loss depends on to be left to train, got none")
         total.backward()
         return total.detach()
+
+    def _differentiable_loss(self, episodes: Episodes, reading: Reading) -> Tensor:
+        if self._by_pyro is None:
+            self._by_pyro = (
+                type(self.loss) is not Trace_ELBO
+                or self.loss.vectorize_particles
+                or isinstance(self.guide, Messenger)  # Pyro's effectful guides make both traces themselves
+                or not is_reparameterised(self.guide, episodes, reading)
+            )
+        if not self._by_pyro:
+            return trace_elbo(self.loss, self.model, self.guide, episodes, reading)
+        loss: Tensor = self.loss.differentiable_loss(self.model, self.guide, episodes, reading)
+        return loss
 
     def _loss_and_grads(self, episodes: Episodes, reading: Reading, frames: int) -> Tensor:
         total = self.loss.loss_and_grads(self.model, self.guide, episodes, reading)

@@ -194,6 +194,7 @@ class Training:
         episodes = self.episodes(stage, seed)
         set_seed(seed, self.device)
         self.learner.freeze(stage.frozen)
+        self.learner.at_step(position, self.schedule.total)
         loss, norm = self.learner.gradients(episodes, stage.reading)
         self.state.step += 1
         due = self.state.step % self.log_every == 0 or self.state.position == self.schedule.total

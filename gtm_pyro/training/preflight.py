@@ -16,7 +16,7 @@ from torch import nn
 from gtm_pyro.errors import ConfigError, GTMPyroError, first_line, kind_and_line
 from gtm_pyro.inference.auxiliary import Auxiliary
 from gtm_pyro.inference.checks import check_programs
-from gtm_pyro.inference.losses import check_combination
+from gtm_pyro.inference.losses import check_combination, loss_value
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
 from gtm_pyro.networks.precision import Precision, networks_in
 from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_range, check_stages
@@ -112,7 +112,7 @@ def _rehearse_stages(
             if number == 1:
                 check_combination(model, guide, loss, episodes, stage.reading)
             with pyro.validation_enabled(True), torch.no_grad(), networks_in(precision):
-                loss.loss(model, guide, episodes, stage.reading)
+                loss_value(loss, model, guide, episodes, stage.reading)
                 if auxiliary is not None:
                     auxiliary(model, guide, episodes, stage.reading)
             if number == 1:
