@@ -38,7 +38,6 @@ from gtm_pyro.experiment import catalogue
 from gtm_pyro.experiment.declared import Experiment
 from gtm_pyro.experiment.files import experiments
 from gtm_pyro.inference.losses import FOR_ANY_PAIR
-from gtm_pyro.inference.programs import check_can_be_evaluated
 from gtm_pyro.report.comparison import check_suffix, compare
 from gtm_pyro.report.figures import save_figures
 from gtm_pyro.report.localisation_figure import save_localisation_figure
@@ -48,7 +47,7 @@ from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.interrupts import Interrupted
 from gtm_pyro.storage.names import quoted
 from gtm_pyro.storage.run_folder import RunFolder
-from gtm_pyro.tasks.labyrinth.sources import Labyrinth
+from gtm_pyro.tasks.base import task_of
 from gtm_pyro.training.fitting import fit
 from gtm_pyro.training.preflight import Rehearsal, rehearse
 
@@ -126,7 +125,6 @@ def evaluate_command(arguments: Namespace) -> None:
     check_file("--out", arguments.out)
     overrides = all_held_out(folder, arguments.overrides)
     experiment, device = trained(folder, overrides)
-    check_can_be_evaluated(experiment.model, experiment.guide)
     check_room(experiment)
     evaluation = _evaluate(experiment, device)
     own = not any(name.split(".")[0] in ("data", "evaluation", "guide") for name in overrides)
@@ -138,7 +136,7 @@ def evaluate_command(arguments: Namespace) -> None:
         evaluation.save(out)
     if apart is not None:
         _report(evaluation, experiment, apart, device)
-    _show(evaluation, " and ".join(filter(None, [out, str(apart.report) if apart else None])))
+    _show(evaluation, experiment, " and ".join(filter(None, [out, str(apart.report) if apart else None])))
 
 
 def diagnose_command(arguments: Namespace) -> None:
@@ -209,7 +207,6 @@ def generate_command(arguments: Namespace) -> None:
     if arguments.split not in ("train", "test"):
         raise ConfigError(f"--split: expected train or test, got {arguments.split!r}")
     experiment, device = trained(folder, all_held_out(folder, arguments.overrides))
-    check_can_be_evaluated(experiment.model, experiment.guide)
     actions = read_actions(arguments.actions, experiment.data) if arguments.actions else None
     steps = arguments.steps or (1000 if actions is None else len(actions))
     if actions is not None and len(actions) < steps:
@@ -245,7 +242,6 @@ def report_command(arguments: Namespace) -> None:
     """Evaluate again and draw everything again."""
     folder = one_run(arguments, "report")
     experiment, device = trained(folder, arguments.overrides)
-    check_can_be_evaluated(experiment.model, experiment.guide)
     _finish(experiment, folder, device)
 
 
@@ -285,7 +281,7 @@ def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> 
     """Everything in a run folder that is made from a trained model."""
     evaluation = _evaluate(experiment, device)
     _report(evaluation, experiment, folder, device)
-    _show(evaluation, str(folder.report))
+    _show(evaluation, experiment, str(folder.report))
 
 
 def _report(evaluation: Evaluation, experiment: Experiment, folder: RunFolder, device: torch.device) -> None:
@@ -302,18 +298,23 @@ def _report(evaluation: Evaluation, experiment: Experiment, folder: RunFolder, d
     transition = getattr(experiment.model, "transition", None)
     if isinstance(transition, nn.Module):
         transition.to("cpu")
-    data, training = experiment.data, folder.read_metrics()
-    maps = data.worlds(asked.num_episodes, seed=asked.seed, split="test") if isinstance(data, Labyrinth) else None
+    task = task_of(experiment.data)
     save_figures(
-        evaluation, folder.figures, transition=transition, training=training, action_names=names, labyrinths=maps
+        evaluation,
+        folder.figures,
+        task=task,
+        ground=task.ground(experiment.data, evaluation, seed=asked.seed, episode=0),
+        transition=transition,
+        training=folder.read_metrics(),
+        action_names=names,
     )
-    write_report(folder)
+    write_report(folder, task)
 
 
-def _show(evaluation: Evaluation, out: str | None) -> None:
+def _show(evaluation: Evaluation, experiment: Experiment, out: str | None) -> None:
     for name, value in evaluation.metrics.items():
-        print(f"{name:<30} {value:.6g}")
-    for sentence in summary({k: v for k, v in evaluation.metrics.items() if v == v}):
+        print(f"{name:<34} {value:.6g}")
+    for sentence in summary(evaluation.metrics, task_of(experiment.data)):
         print(sentence)
     if out:
         print(f"written: {out}")

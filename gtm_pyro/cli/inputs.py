@@ -12,6 +12,7 @@ import torch
 
 from gtm_pyro.errors import ConfigError, RunFolderError
 from gtm_pyro.evaluation.evaluation import Evaluation
+from gtm_pyro.evaluation.measures import measured
 from gtm_pyro.experiment.catalogue import import_class
 from gtm_pyro.experiment.config import Config, resolve
 from gtm_pyro.experiment.declared import Experiment
@@ -22,7 +23,7 @@ from gtm_pyro.storage.limits import check_episodes, check_memory
 from gtm_pyro.storage.names import quoted
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.storage.yaml import Raw, read_run
-from gtm_pyro.tasks.base import MeasuringData
+from gtm_pyro.tasks.base import task_of
 from gtm_pyro.training.fitting import resolve_device
 
 # what may change when a run goes on: where it computes and how often it writes, not what it computes
@@ -183,8 +184,8 @@ def check_room(experiment: Experiment) -> None:
 
 
 def with_measures(evaluation: Evaluation, experiment: Experiment) -> Evaluation:
-    """Add what the data itself can measure, if it can."""
-    if not isinstance(experiment.data, MeasuringData):
-        return evaluation
-    metrics, by_horizon = experiment.data.measures(evaluation, seed=experiment.evaluation.seed)
-    return replace(evaluation, metrics=evaluation.metrics | metrics, by_horizon=evaluation.by_horizon | by_horizon)
+    """Add what the task of the data alone can measure."""
+    task = task_of(experiment.data)
+    metrics, by_horizon = task.measure(experiment.data, evaluation, seed=experiment.evaluation.seed)
+    metrics = measured(evaluation.metrics | metrics, task.measures)
+    return replace(evaluation, metrics=metrics, by_horizon=evaluation.by_horizon | by_horizon)

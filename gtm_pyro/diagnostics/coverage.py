@@ -13,7 +13,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.evaluation.alignment import robust_affine
 from gtm_pyro.evaluation.views import located
-from gtm_pyro.inference.programs import has_heading
+from gtm_pyro.inference.capabilities import has_heading
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 

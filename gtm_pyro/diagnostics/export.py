@@ -1,6 +1,5 @@
 """A diagnosis in a run folder: numbers in evaluation.json, arrays in posterior.nc, figures in figures/."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,8 +7,7 @@ from typing import TYPE_CHECKING
 from gtm_pyro.diagnostics.advice import PREFIXES
 from gtm_pyro.diagnostics.diagnosis import Diagnosis
 from gtm_pyro.diagnostics.posterior import add_groups, read_groups
-from gtm_pyro.errors import RunFolderError
-from gtm_pyro.storage.json import write_json
+from gtm_pyro.storage.json import finite, read_numbers, write_json
 from gtm_pyro.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -26,8 +24,8 @@ def save_diagnosis(diagnosis: Diagnosis, folder: RunFolder, step: int) -> None:
     :raises RunFolderError: a file is damaged or cannot be written.
     """
     earlier, groups = _earlier(folder, step)
-    others = {k: v for k, v in _read(folder).items() if not _is_diagnosis(k)}
-    write_json(folder.evaluation, {**others, **earlier, **diagnosis.numbers, DIAGNOSED_STEP: step})
+    others = {k: v for k, v in read_numbers(folder.evaluation).items() if not _is_diagnosis(k)}
+    write_json(folder.evaluation, {**others, **earlier, **finite(diagnosis.numbers), DIAGNOSED_STEP: step})
     add_groups({**groups, **diagnosis.datasets()}, folder.posterior, replacing=GROUP)
     diagnosis.save_figures(folder.figures)
 
@@ -38,13 +36,13 @@ def diagnosis_kept(folder: RunFolder, step: int) -> Iterator[None]:
     numbers, groups = _earlier(folder, step)
     yield
     if numbers:
-        write_json(folder.evaluation, {**_read(folder), **numbers})
+        write_json(folder.evaluation, {**read_numbers(folder.evaluation), **numbers})
     if groups and folder.posterior.is_file():
         add_groups(groups, folder.posterior, replacing=GROUP)
 
 
-def _earlier(folder: RunFolder, step: int) -> "tuple[dict[str, float | None], dict[str, Dataset]]":
-    numbers = {k: v for k, v in _read(folder).items() if _is_diagnosis(k)}
+def _earlier(folder: RunFolder, step: int) -> "tuple[dict[str, float], dict[str, Dataset]]":
+    numbers = {k: v for k, v in read_numbers(folder.evaluation).items() if _is_diagnosis(k)}
     if numbers.get(DIAGNOSED_STEP) != step:
         return {}, {}
     return numbers, read_groups(folder.posterior, GROUP)
@@ -52,15 +50,3 @@ def _earlier(folder: RunFolder, step: int) -> "tuple[dict[str, float | None], di
 
 def _is_diagnosis(name: str) -> bool:
     return name == DIAGNOSED_STEP or name.startswith(tuple(f"{prefix}_" for prefix in PREFIXES.values()))
-
-
-def _read(folder: RunFolder) -> dict[str, float | None]:
-    try:
-        numbers = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{folder.evaluation}: expected JSON ({error})") from error
-    if not isinstance(numbers, dict):
-        raise RunFolderError(f"{folder.evaluation}: expected an object of numbers and nulls")
-    return numbers

@@ -10,7 +10,7 @@ from gtm_pyro.diagnostics.calibration import BINS, NUM_DRAWS
 from gtm_pyro.diagnostics.findings import Finding
 from gtm_pyro.diagnostics.pit import BARS, TESTS
 from gtm_pyro.diagnostics.uniformity import adjusted_p, binomial_band, ecdf_band, rank_counts
-from gtm_pyro.report.style import FLOOR, MEAN, PREDICTED, TRUE, UNVISITED, canvas, plain
+from gtm_pyro.evaluation.style import FLOOR, MEAN, PREDICTED, TRUE, UNVISITED, canvas, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

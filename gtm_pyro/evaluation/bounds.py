@@ -45,20 +45,28 @@ def log_weights(
         for _ in range(num_particles):
             guide_trace = poutine.trace(guide).get_trace(episodes, reading)
             model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(episodes, reading)
-            latent, observed = _log_prob(model_trace)
-            guide_latent, _ = _log_prob(guide_trace)
+            latent, observed = _log_prob(model_trace, episodes.batch_size)
+            guide_latent, _ = _log_prob(guide_trace, episodes.batch_size)
             kls.append((guide_latent - latent).cpu())
             totals.append(observed.cpu() - kls[-1])
     return LogWeights(torch.stack(totals), torch.stack(kls))
 
 
-def _log_prob(trace: poutine.Trace) -> tuple[Tensor, Tensor]:
+def _log_prob(trace: poutine.Trace, batch: int) -> tuple[Tensor, Tensor]:
     """Of the latent and of the observed sites, each ``(batch,)``."""
     trace = poutine.util.prune_subsample_sites(trace)
     trace.compute_log_prob()
     sums = [torch.zeros(()), torch.zeros(())]
     for site in trace.nodes.values():
         if site["type"] == "sample":
-            log_prob = site["log_prob"].sum(-1)
+            log_prob = _by_episode(site["log_prob"], batch)
             sums[site["is_observed"]] = sums[site["is_observed"]].to(log_prob) + log_prob
     return sums[0], sums[1]
+
+
+def _by_episode(log_prob: Tensor, batch: int) -> Tensor:
+    """Summed over all plates but that of the episodes, ``(batch,)``: a site for each step, for each path, or outside of
+    all plates, whose density all episodes share."""
+    if log_prob.shape[:1] != (batch,):
+        return log_prob.sum().expand(batch) / batch
+    return log_prob.sum(-1) if log_prob.dim() == 2 else log_prob.flatten(1).sum(-1) if log_prob.dim() > 2 else log_prob

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.evaluation.views import visited_and_retrieved
-from gtm_pyro.inference.programs import EvaluatedGuide, EvaluatedModel, check_can_be_evaluated, drawing
+from gtm_pyro.inference.capabilities import Capability, Imagined, Program, capabilities, check_can
+from gtm_pyro.inference.programs import drawing
 from gtm_pyro.poses.places import nearness
 from gtm_pyro.storage.atomic import write_arrays
 from gtm_pyro.storage.limits import check_episodes, check_memory, check_seed
@@ -28,27 +30,27 @@ class Generated:
     """One imagined episode as arrays: ``tau`` remembered steps, then ``steps`` imagined ones.
 
     :param frames: E[x | z] with z the mean of the memory entry shown, (steps, C, H, W), uint8 (0 to 255) or float32.
-    :param states: (steps, state_dim).
     :param actions: (steps, action_dim).
-    :param entries: number of the memory entry shown, from 0 to tau - 1; -1 for none, (steps,).
     :param observed_frames: what was remembered, (tau, C, H, W), of the type of the frames.
-    :param observed_states: inferred from the remembered steps, (tau, state_dim).
     :param observed_actions: (tau, action_dim).
+    :param states: (steps, state_dim); None of a model that imagines none, as are the next two.
+    :param entries: number of the memory entry shown, from 0 to tau - 1; -1 for none, (steps,).
+    :param observed_states: inferred from the remembered steps, (tau, state_dim).
     :param observed_poses: true ones, (tau, pose_dim); None where the data has none.
     :param true_frames: what a walker in the true world would see, (steps, C, H, W); None where the data cannot tell (it
         can if it has a method ``walk``, as ImageNavigation has).
     :param poses: where that walker would stand, (steps, pose_dim); None where the data cannot tell.
     :param visited: whether the true cell was occupied while remembering, (steps,); None without poses.
-    :param retrieved: whether the entry shown was written in the true cell, (steps,); None without poses.
+    :param retrieved: whether the entry shown was written in the true cell, (steps,); None without poses or entries.
     """
 
     frames: np.ndarray
-    states: np.ndarray
     actions: np.ndarray
-    entries: np.ndarray
     observed_frames: np.ndarray
-    observed_states: np.ndarray
     observed_actions: np.ndarray
+    states: np.ndarray | None = None
+    entries: np.ndarray | None = None
+    observed_states: np.ndarray | None = None
     observed_poses: np.ndarray | None = None
     true_frames: np.ndarray | None = None
     poses: np.ndarray | None = None
@@ -89,8 +91,8 @@ class Generated:
 
 @torch.no_grad()
 def generate(
-    model: EvaluatedModel,
-    guide: EvaluatedGuide,
+    model: Program,
+    guide: Program,
     data: EpisodeData,
     *,
     steps: int,
@@ -104,7 +106,8 @@ def generate(
 ) -> Generated:
     """Remember the first steps of an episode and imagine ``steps`` more.
 
-    They are imagined a chunk at a time: but for the result, the memory that this takes does not grow with ``steps``.
+    With a path and a memory they are imagined a chunk at a time: but for the result, the memory this takes does not
+    grow with ``steps``. A model with a ``predict`` of its own is asked for all of them at once.
 
     :param steps: imagined ones.
     :param num_observed: remembered ones.
@@ -115,14 +118,14 @@ def generate(
     :param pixels: type of the frames, uint8 (0 to 255) or float32.
     :param chunk_size: imagined steps at a time; the noise depends on it.
     :param device: where to compute.
-    :raises ConfigError: a number out of its range, or one that needs more memory than there is; a model or a guide
-        without what evaluation asks for.
+    :raises ConfigError: a number out of its range, or one that needs more memory than there is; a pair that cannot
+        imagine.
     :raises EpisodesError: actions of another shape, or a value that is not finite.
     """
     for name, value in (("steps", steps), ("num_observed", num_observed), ("chunk_size", chunk_size)):
         if value < 1:
             raise ConfigError(f"{name}: expected at least 1, got {value}")
-    check_can_be_evaluated(model, guide)
+    check_can(Capability.IMAGINES, model, guide, "generation")
     if pixels not in get_args(Pixels):
         raise ConfigError(f"pixels: expected {' or '.join(get_args(Pixels))}, got {pixels!r}")
     check_seed(seed=seed)
@@ -138,30 +141,44 @@ def generate(
     walker = _Walker(data, episode) if known else None
     parts: list[dict[str, np.ndarray]] = []
     with drawing(seed, episode.device, model, guide):
-        s = guide.path(episode).sample().squeeze(-3)
-        memory = model.remember(s, episode.frames)
-        start, past = s[:, -1], episode.actions
-        for chunk in actions.unsqueeze(0).split(chunk_size, 1):
-            rollout = model.imagine(start, memory, chunk, past=past)
-            # friction forgets what was longer ago
-            start, past = rollout.states[:, -1], torch.cat([past, chunk], 1)[:, -_PAST:]
-            part = {
-                "frames": _to_pixels(rollout.frames[0], pixels),
-                "states": rollout.states[0].cpu().numpy(),
-                "entries": rollout.entries[0].cpu().numpy(),
-            }
+        path, chunks = _imagined(model, guide, episode, actions.unsqueeze(0), chunk_size)
+        for taken, imagined in chunks:
+            part = {"frames": _to_pixels(imagined.frames[0], pixels)}
+            for name in ("states", "entries"):
+                tensor = getattr(imagined, name)
+                if tensor is not None:
+                    part[name] = tensor[0].cpu().numpy()
             if walker:
-                part |= walker.step(chunk, rollout.entries, pixels)
+                part |= walker.step(taken, imagined.entries, pixels)
             parts.append(part)
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Generated(
         actions=actions.cpu().numpy(),
         observed_frames=_to_pixels(episode.frames[0], pixels),
-        observed_states=s[0].cpu().numpy(),
+        observed_states=None if path is None else path[0].cpu().numpy(),
         observed_actions=episode.actions[0].cpu().numpy(),
         observed_poses=None if episode.poses is None else episode.poses[0].cpu().numpy(),
         **arrays,
     )
+
+
+def _imagined(
+    model: Any, guide: Any, episode: Episodes, actions: Tensor, chunk_size: int
+) -> tuple[Tensor | None, Iterator[tuple[Tensor, Imagined]]]:
+    """States of the remembered steps, and of one chunk of actions after another what they lead to."""
+    path = guide.path(episode).sample().squeeze(-3) if Capability.PATH in capabilities(model, guide) else None
+    if path is None or hasattr(model, "predict"):
+        return path, iter([(actions, model.predict(guide, episode, actions))])
+
+    def chunks() -> Iterator[tuple[Tensor, Imagined]]:
+        memory, start, past = model.remember(path, episode.frames), path[:, -1], episode.actions
+        for chunk in actions.split(chunk_size, 1):
+            rollout = model.imagine(start, memory, chunk, past=past)
+            # friction forgets what was longer ago
+            start, past = rollout.states[:, -1], torch.cat([past, chunk], 1)[:, -_PAST:]
+            yield chunk, Imagined(rollout.frames, rollout.states, rollout.entries)
+
+    return path, chunks()
 
 
 class _Walker:
@@ -175,16 +192,17 @@ class _Walker:
         self.observed = self.cells.number(episode.poses, self.start)
         self.pose = episode.poses[:, -1]
 
-    def step(self, actions: Tensor, entries: Tensor, pixels: Pixels) -> dict[str, np.ndarray]:
+    def step(self, actions: Tensor, entries: Tensor | None, pixels: Pixels) -> dict[str, np.ndarray]:
         walk = self.data.walk(actions, self.worlds, start=self.pose)
         self.pose = walk.poses[:, -1]
-        visited, retrieved = visited_and_retrieved(self.observed, self.cells.number(walk.poses, self.start), entries)
-        return {
+        shown = torch.full(actions.shape[:2], -1, device=actions.device) if entries is None else entries
+        visited, retrieved = visited_and_retrieved(self.observed, self.cells.number(walk.poses, self.start), shown)
+        told = {
             "true_frames": _to_pixels(walk.frames[0], pixels),
             "poses": walk.poses[0].cpu().numpy(),
             "visited": visited[0].cpu().numpy(),
-            "retrieved": retrieved[0].cpu().numpy(),
         }
+        return told if entries is None else told | {"retrieved": retrieved[0].cpu().numpy()}
 
 
 def _random_actions(data: Any, episode: Episodes, steps: int, seed: int, split: Split) -> Tensor:

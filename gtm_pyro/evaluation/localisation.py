@@ -13,14 +13,14 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError, check_positive
 from gtm_pyro.evaluation.alignment import best_affine, root_mean_square
-from gtm_pyro.inference.programs import EvaluatedGuide, drawing
+from gtm_pyro.inference.capabilities import InfersPath
+from gtm_pyro.inference.programs import drawing
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.transition import TransitionPath
 from gtm_pyro.poses.places import nearness
 from gtm_pyro.storage.json import write_json
 from gtm_pyro.storage.limits import check_episodes
-from gtm_pyro.tasks import EpisodeData
-from gtm_pyro.tasks.base import Split, check_number, check_whole
+from gtm_pyro.tasks.base import EpisodeData, Split, check_number, check_whole
 
 RECOVERY_STEPS = 32  # seen after a kidnap, the step of the kidnap included
 
@@ -144,7 +144,7 @@ def localise(
     first: Episodes,
     second: Episodes,
     *,
-    mapper: EvaluatedGuide,
+    mapper: InfersPath,
     kidnapped: int | None = None,
     within: float = 0.5,
     cell_size: float | None = None,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.inference.capabilities import weighs_entries
+from gtm_pyro.inference.capabilities import Capability, lacking, predictions, weighs_entries
 from gtm_pyro.inference.programs import drawing
 from gtm_pyro.inference.regret import regret
 from gtm_pyro.initialisation.transition_search import differences
@@ -23,7 +23,6 @@ _SAME = (
 )
 _FEWEST = 8  # of such steps, under which regrets say nothing
 _FAMILIAR = 0.5  # share of such steps, under which predictions need not be better than the mean memorised frame
-_NEEDED = ("remember", "imagine", "encoder", "decoder")
 
 
 class Regrets(NamedTuple):
@@ -51,16 +50,16 @@ class Regrets(NamedTuple):
         return share | {name: float(value) for name, value in medians.items()}
 
 
-def regrets(model: Any, states: Tensor, episodes: Episodes) -> Regrets:
+def regrets(model: Any, states: Tensor | None, episodes: Episodes) -> Regrets:
     """What it costs to weigh memory entries by place.
 
-    :param states: of all steps, ``(batch, T, state_dim)``.
+    :param states: of all steps, ``(batch, T, state_dim)``; None where there are none.
     """
     tau = episodes.num_observed
     apart = differences(episodes.frames, tau)
     usual = apart.memorised.flatten(1).median(-1).values.clamp_min(torch.finfo(apart.memorised.dtype).tiny)
     unlike = apart.predicted.amin(-1) / usual.unsqueeze(-1)
-    if not weighs_entries(model):
+    if states is None or not weighs_entries(model):
         unknown = torch.full_like(unlike, math.nan)
         return Regrets(unknown, unknown, unlike)
     other = torch.cat([states[:, :tau], states[:, tau:].roll((1, episodes.num_predicted // 2), (0, 1))], 1)
@@ -72,17 +71,17 @@ def regrets(model: Any, states: Tensor, episodes: Episodes) -> Regrets:
 
 @torch.no_grad()
 def map_measures(model: Any, guide: Any, episodes: Episodes, seed: int = 0) -> dict[str, float]:
-    """What :func:`doubt` needs, as ``gtm_pyro.evaluate`` has it; none for programs that cannot be evaluated."""
-    if not (all(hasattr(model, name) for name in _NEEDED) and hasattr(guide, "path")):
+    """What :func:`doubt` needs, as ``gtm_pyro.evaluate`` has it; none for programs that cannot imagine."""
+    if lacking(Capability.IMAGINES, model, guide):
         return {}
     with drawing(seed, episodes.device, model, guide):
         observed, frames = episodes.observed, episodes.predicted_frames
-        s = guide.path(observed).sample().squeeze(-3)
-        memory = model.remember(s, observed.frames)
-        rollout = model.imagine(s[:, -1], memory, episodes.predicted_actions, past=observed.actions)
-        found = regrets(model, torch.cat([s, rollout.states], 1), episodes)
+        path, imagined, _ = predictions(model, guide, observed, episodes.predicted_actions, sampled=False)
+        assert imagined is not None  # as it can
+        states = None if path is None or imagined.states is None else torch.cat([path, imagined.states], 1)
+        found = regrets(model, states, episodes)
     return found.measures() | {
-        "mse": float((rollout.frames - frames).square().mean()),
+        "mse": float((imagined.frames - frames).square().mean()),
         "mean_frame_mse_all": float((observed.frames.mean(1, keepdim=True) - frames).square().mean()),
     }
 
@@ -110,8 +109,10 @@ def doubt(metrics: Mapping[str, float | None]) -> str | None:
     if known.get("familiar_share", 1.0) < _FAMILIAR:
         return None
     if "mse" in known and known["mse"] >= known.get("mean_frame_mse_all", math.inf):
+        # without a memory that a path addresses there is no map to be found
+        lost = "Nothing shows that it has found the map: predicted" if "regret" in known else "Predicted"
         return (
-            "Nothing shows that it has found the map: predicted frames are off by as much as the mean memorised frame "
-            f"or more (squared errors {known['mse']:.3g} and {known['mean_frame_mse_all']:.3g})."
+            f"{lost} frames are off by as much as the mean memorised frame or more (squared errors {known['mse']:.3g} "
+            f"and {known['mean_frame_mse_all']:.3g})."
         )
     return None

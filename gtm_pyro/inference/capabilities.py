@@ -10,6 +10,7 @@ capability   of                                      what it takes
 path         the guide                               ``path(episodes)``: q(s_{1:T})
 memory       the model                               ``remember(s, frames)`` and ``imagine(start, memory, actions)``
 imagines     the model                               ``predict(guide, observed, actions)``, or a path and a memory
+retrieves    the model                               what it imagines says of which memorised step: ``entries``
 reconstructs the model                               ``encoder.statistics(frames)["loc"]`` and ``decoder.frames(z)``
 regret       the model, with a path                  ``remember``, ``recall`` and ``encoder.statistics(frames)["loc"]``,
                                                      or ``regret(episodes, path, reading)``
@@ -94,6 +95,7 @@ class Capability(StrEnum):
     PATH = "path"
     MEMORY = "memory"
     IMAGINES = "imagines"
+    RETRIEVES = "retrieves"
     RECONSTRUCTS = "reconstructs"
     REGRET = "regret"
     FILTERS = "filters"
@@ -105,6 +107,8 @@ _MEMBERS = {
     Capability.PATH: ("guide", ("path",)),
     Capability.MEMORY: ("model", ("remember", "imagine")),
     Capability.IMAGINES: ("model", ("predict",)),
+    # whether it does shows in what it imagines
+    Capability.RETRIEVES: ("model", ("predict",)),
     Capability.RECONSTRUCTS: ("model", ("encoder.statistics", "decoder.frames")),
     Capability.REGRET: ("model", ("remember", "recall", "encoder.statistics")),
     Capability.FILTERS: ("guide", ("filter", "memory", "anywhere")),
@@ -124,7 +128,7 @@ def lacking(capability: Capability, model: Any, guide: Any) -> str | None:
             return lacking(Capability.PATH, model, guide)
         return None
     kind = type(program).__name__
-    if capability is Capability.IMAGINES:
+    if capability in (Capability.IMAGINES, Capability.RETRIEVES):
         # in place of a predict of its own, a memory and a path that addresses it
         parts = [_missing(part, model, guide) for part in (Capability.MEMORY, Capability.PATH)]
         if not any(names for _, names in parts):

@@ -1,4 +1,4 @@
-"""What evaluation asks of a model and a guide, and how it runs them."""
+"""What the guides of this library ask of a model, and how programs are run for draws."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,6 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError
 from gtm_pyro.inference.randomness import callers_random_state, set_seed
 from gtm_pyro.paths.transition import TransitionPath
 from gtm_pyro.reading import Reading
@@ -40,57 +38,6 @@ class GuidedModel(Protocol):
         """q(z_t | x_t, s_t), batch shape ``(batch, Q)``, of frames ``(batch, Q, C, H, W)`` at states ``s``."""
 
 
-class Rollout(Protocol):
-    """What a model imagines: see ``gtm_pyro.inference.capabilities.Imagined``."""
-
-    @property
-    def states(self) -> Tensor: ...
-    @property
-    def frames(self) -> Tensor: ...
-    @property
-    def entries(self) -> Tensor: ...
-
-
-class EvaluatedModel(Protocol):
-    """What evaluation asks of a model besides being a Pyro program."""
-
-    @property
-    def encoder(self) -> Any:
-        """``statistics(frames)["loc"]`` is the mean of q(z | x)."""
-
-    @property
-    def decoder(self) -> Any:
-        """``frames(z)`` is the mean frame of p(x | z)."""
-
-    def __call__(self, episodes: Episodes, reading: Reading) -> Any: ...
-    def remember(self, s: Tensor, frames: Tensor) -> Any: ...
-    def imagine(
-        self, start: Tensor, memory: Any, actions: Tensor, sample: bool = False, past: Tensor | None = None
-    ) -> Rollout: ...
-
-
-class EvaluatedGuide(Protocol):
-    """What evaluation asks of a guide besides being a Pyro program."""
-
-    def __call__(self, episodes: Episodes, reading: Reading) -> Any: ...
-    def path(self, episodes: Episodes) -> Any:
-        """q(s_{1:T}), batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
-
-
-_OF_MODEL, _OF_GUIDE = ("remember", "imagine", "encoder", "decoder"), ("path",)
-
-
-def check_can_be_evaluated(model: Any, guide: Any) -> None:
-    """Whether model and guide have what evaluation asks of them besides being Pyro programs.
-
-    :raises ConfigError: says what is missing.
-    """
-    for what, program, names in (("model", model, _OF_MODEL), ("guide", guide, _OF_GUIDE)):
-        missing = [name for name in names if not hasattr(program, name)]
-        if missing:
-            raise ConfigError(f"{what}: evaluation needs {missing[0]}, which {type(program).__name__} does not have")
-
-
 @contextmanager
 def drawing(seed: int, device: torch.device, *programs: Any) -> Iterator[None]:
     """Seeded draws from programs in evaluation mode; everything global is put back at the end.
@@ -110,8 +57,3 @@ def drawing(seed: int, device: torch.device, *programs: Any) -> Iterator[None]:
         finally:
             for module in modules:
                 module.train()
-
-
-def has_heading(model: Any) -> bool:
-    """Whether the last number of a model's states is a heading in radians, as its transition says."""
-    return bool(getattr(getattr(model, "transition", None), "heading", False))

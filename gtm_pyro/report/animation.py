@@ -7,38 +7,40 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gtm_pyro.evaluation.evaluation import Evaluation
-from gtm_pyro.report.style import PREDICTED, TRUE, image, pixels_per_cell
-from gtm_pyro.tasks.labyrinth.figures import map_poses
-from gtm_pyro.tasks.labyrinth.map_figure import empty_picture, picture_of_world
+from gtm_pyro.evaluation.headings import map_poses
+from gtm_pyro.evaluation.style import PREDICTED, TRUE, image, pixels_per_cell
+from gtm_pyro.report.ground import Ground, empty_picture, picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
-
-    from gtm_pyro.tasks.labyrinth.world import World
+    from torch import Tensor
 
 _SIDE, _VIEW, _GAP, _HEADER = 320, 148, 14, 24
-_SIGHT = math.radians(50)  # half of what labyrinths' agents see
+_SIGHT = math.radians(50)  # half of what agents with a heading are drawn to see
 
 
 def rollout_gif(
     evaluation: Evaluation,
     episode: int = 0,
     max_frames: int = 150,
-    labyrinth: "World | None" = None,
-) -> bytes:
+    ground: Ground | None = None,
+) -> bytes | None:
     """The predicted steps of one episode as an animated GIF, 506 x 384 pixels, for ever repeated.
 
     Without worlds, or where frames are no crops of them, positions are drawn on an empty square; without poses only
     the frames are shown.
 
     :param max_frames: a longer rollout shows every second, third, ... step.
-    :param labyrinth: the episode's, where agents with a heading walked.
+    :param ground: what agents with a heading walk on.
+    :returns: None where nothing is imagined.
     """
     steps = range(0, evaluation.episodes.num_predicted, -(-evaluation.episodes.num_predicted // max_frames))
-    scene = _Scene(evaluation, episode, labyrinth)
+    if evaluation.predicted_frames is None:
+        return None
+    scene = _Scene(evaluation, evaluation.predicted_frames[episode], episode, ground)
     return gif([scene.draw(step) for step in steps], 120)
 
 
@@ -61,10 +63,10 @@ def gif(pictures: "Sequence[Image]", milliseconds: float) -> bytes:
 class _Scene:
     """Draws one predicted step after another of one episode."""
 
-    def __init__(self, evaluation: Evaluation, episode: int, labyrinth: "World | None") -> None:
+    def __init__(self, evaluation: Evaluation, predicted: "Tensor", episode: int, ground: Ground | None) -> None:
         from PIL import Image, ImageFont
 
-        self.evaluation, self.episode = evaluation, episode
+        self.evaluation, self.predicted, self.episode = evaluation, predicted, episode
         self.episodes = evaluation.episodes
         self.font = ImageFont.load_default(13)
         self.height = _HEADER + _SIDE + 2 * _GAP + 12
@@ -77,7 +79,7 @@ class _Scene:
         self.background = Image.new("RGB", (_SIDE, _SIDE), "#EEEEEE")
         if self.headed is not None:
             self.true, self.inferred = self.headed.true[episode, :, :2], self.headed.positions[episode]
-            self.map = empty_picture(self.true, _SIDE) if labyrinth is None else picture_of_world(labyrinth, _SIDE)
+            self.map = empty_picture(self.true, _SIDE) if ground is None else picture_of(ground, _SIDE)
             self.background = Image.fromarray(self.map.pixels)
         if not flat or poses is None or aligned is None:
             return
@@ -105,7 +107,7 @@ class _Scene:
             picture.paste(self.background, (_GAP, _HEADER))
             self._poses(pen, number) if self.headed else self._positions(pen, number)
         frames = {"true": (self.episodes.frames[self.episode, number], TRUE),
-                  "predicted": (self.evaluation.predicted_frames[self.episode, step], PREDICTED)}  # fmt: skip
+                  "predicted": (self.predicted[step], PREDICTED)}  # fmt: skip
         for i, (name, (frame, colour)) in enumerate(frames.items()):
             top = _HEADER + i * (_VIEW + 24)
             picture.paste(_enlarged(frame, _VIEW), (self.left, top))

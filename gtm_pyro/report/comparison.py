@@ -5,57 +5,32 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gtm_pyro.diagnostics.measures import MEASURES as DIAGNOSED
 from gtm_pyro.errors import ConfigError
-from gtm_pyro.report.page import data_uri, read_evaluation
-from gtm_pyro.report.style import png
+from gtm_pyro.evaluation.measures import MEASURES
+from gtm_pyro.evaluation.style import png
+from gtm_pyro.inference.capabilities import Capability
+from gtm_pyro.report.page import data_uri
+from gtm_pyro.report.settings import differences, labelled
 from gtm_pyro.storage.atomic import write_result
-from gtm_pyro.storage.json import plain
+from gtm_pyro.storage.json import plain, read_numbers
 from gtm_pyro.storage.names import printable, quoted
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.storage.yaml import read_run
+from gtm_pyro.tasks.base import Measure, Truth, task_of_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MINUTES = "minutes"
-
-
-class Column(NamedTuple):
-    """A number of evaluation.json: its heading, its format, the command that makes it, and what must be defined for
-    it to be."""
-
-    name: str
-    heading: str
-    form: str
-    command: str = "report"
-    always: bool = True
-    needs: str = ""
-
-
-COLUMNS = (
-    Column("elbo", "ELBO", ".2f"),
-    Column("iwae", "IWAE", ".2f"),
-    Column("localisation_rmse", "localisation", ".3f"),
-    Column("localisation_rmse_tracked_end", "tracked end", ".3f", always=False),
-    Column("localisation_rmse_memorised_path", "memorised path", ".3f", always=False),
-    Column("retrieval_accuracy", "retrieval", ".4f"),
-    Column("khat_median", "k-hat", ".2f", "diagnose"),
-    Column("khat_share_above_0.7", "k-hat > 0.7", ".2f", "diagnose"),
-    Column("coverage_90", "coverage 90%", ".2f", "diagnose", always=False, needs="localisation_rmse"),
-    Column(MINUTES, "minutes", ".1f", "train --resume"),
-)
-
+MINUTES = Measure("minutes", "minutes", "time in training", form=".1f", column="minutes", command="train --resume")
 _MOST_SETTINGS = 8  # columns of a table that can be read
-# how often a run writes and what it keeps is no difference between runs
-_IGNORED = ("checkpoint_every", "log_every", "evaluation.posterior_episodes", "evaluation.posterior_samples")
-_LONG = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +39,15 @@ class Comparison:
 
     :param runs: their folders.
     :param settings: fields that differ between the runs, by name, one value a run; "-" where it has none.
-    :param numbers: by name in ``COLUMNS``, one a run; None where the run does not have it yet, NaN where it is not
-        defined for the run.
+    :param numbers: all that some run has, by name, one a run; None where the run does not have it yet, NaN where it is
+        not defined for the run.
+    :param columns: the numbers that a table has room for.
     """
 
     runs: tuple[str, ...]
     settings: dict[str, tuple[str, ...]]
     numbers: dict[str, tuple[float | None, ...]]
+    columns: tuple[Measure, ...]
 
     @property
     def shown(self) -> list[str]:
@@ -85,10 +62,9 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """Headings, then one row a run; "-" for what is missing, "none" for what is not defined."""
-        columns = [column for column in COLUMNS if column.name in self.numbers]
-        rows = [["run", *self.shown, *(column.heading for column in columns)]]
+        rows = [["run", *self.shown, *(column.column for column in self.columns)]]
         for i, run in enumerate(self.runs):
-            values = [_written(self.numbers[column.name][i], column.form) for column in columns]
+            values = [_written(self.numbers[column.name][i], column) for column in self.columns]
             rows.append([printable(run), *(printable(self.settings[name][i]) for name in self.shown), *values])
         return rows
 
@@ -99,11 +75,11 @@ class Comparison:
         if hidden:
             some = ", ".join(hidden[:3]) + (", ..." if len(hidden) > 3 else "")
             said.append(f"{len(hidden)} more settings differ ({some}); a .csv or .json holds all of them")
-        if any(value is not None and math.isnan(value) for values in self.numbers.values() for value in values):
+        if any(row[-len(self.columns) :].count("none") for row in self.rows()):
             said.append("none: not defined for this run")
         commands: dict[str, list[str]] = {}
         for i, run in enumerate(self.runs):
-            lacking = {c.command for c in COLUMNS if c.name in self.numbers and self.numbers[c.name][i] is None}
+            lacking = {column.command for column in self.columns if self.numbers[column.name][i] is None}
             for command in sorted(lacking):
                 commands.setdefault(command, []).append(run)
         for command, runs in commands.items():
@@ -159,7 +135,7 @@ class Comparison:
         found: dict[str, list[int]] = {}
         for group in members.values():
             run = printable(self.runs[group[0]])
-            words = [_labelled(name, self.settings[name][group[0]]) for name in fields if name in self.shown]
+            words = [labelled(name, self.settings[name][group[0]]) for name in fields if name in self.shown]
             label = printable(", ".join(words)) or ("all seeds" if self.settings and len(members) == 1 else run)
             # what the label has no room for may be all that differs
             found[f"{label} ({run})" if label in found else label] = group
@@ -167,12 +143,12 @@ class Comparison:
 
     def figure(self) -> "Figure":
         """One panel a number, one row a group, one dot a run, a bar at the mean of several."""
-        from gtm_pyro.report.style import PREDICTED, TRUE, canvas
-        from gtm_pyro.report.style import plain as plain_axes
+        from gtm_pyro.evaluation.style import PREDICTED, TRUE, canvas
+        from gtm_pyro.evaluation.style import plain as plain_axes
 
         groups = self.groups()
         known = {name: [plain(value) for value in values] for name, values in self.numbers.items()}
-        shown = [c for c in COLUMNS if any(v is not None for v in known.get(c.name, ()))]
+        shown = [column for column in self.columns if any(v is not None for v in known[column.name])]
         columns = min(4, max(1, len(shown)))
         rows = -(-max(1, len(shown)) // columns)
         longest = max(len(label) for label in groups)
@@ -184,7 +160,8 @@ class Comparison:
                 ax.plot(values, [y] * len(values), "o", color=TRUE, alpha=0.6, markersize=5)
                 if len(values) > 1:
                     ax.plot([np.mean(values)], [y], "|", color=PREDICTED, markersize=16, markeredgewidth=2)
-            ax.set_title(column.heading, fontsize=10)
+            better = f"\n({column.better} is better)" if column.better else ""
+            ax.set_title(column.column + better, fontsize=9)
             ax.locator_params(axis="x", nbins=4)
             plain_axes(ax)
         for ax in list(axes.flat)[len(shown) :]:
@@ -235,76 +212,58 @@ def check_suffix(out: str | os.PathLike[str]) -> Path:
 
 
 def compare(folders: Sequence[str | os.PathLike[str]]) -> Comparison:
-    """Read the settings and the numbers of runs; one that is given twice counts once.
+    """Read the settings and the numbers of runs, whichever they have; one that is given twice counts once.
 
     :raises ConfigError: fewer than two.
-    :raises RunFolderError: one of them is no run folder, or a file in it is damaged.
+    :raises RunFolderError: one of them is no run folder, or its config or log is damaged.
     """
     runs = list({run.path.resolve(): run for run in map(RunFolder.open, reversed(folders))}.values())[::-1]
     if len(runs) < 2:
         got = f"{runs[0].path} {len(folders)} times" if len(folders) > 1 else len(folders)
         raise ConfigError(f"DIR: expected two run folders or more, got {got}")
-    numbers: list[dict[str, float | None]] = []
-    for run in runs:
-        seconds = [row["seconds"] for row in run.read_metrics() if isinstance(row.get("seconds"), int | float)]
-        measured = read_evaluation(run.evaluation).items()
-        # evaluation.json has null for what is not defined
-        known = {name: math.nan if value is None else value for name, value in measured}
-        impossible = [c.name for c in COLUMNS if math.isnan(known.get(c.needs, 0.0))]
-        known = dict.fromkeys(impossible, math.nan) | known
-        numbers.append({**known, MINUTES: seconds[-1] / 60 if seconds else None})
-    shown = [c.name for c in COLUMNS if _is_column(c, [n.get(c.name) for n in numbers])]
+    configs = [read_run(run.config) for run in runs]
+    numbers = [{**read_numbers(run.evaluation), **_minutes(run)} for run in runs]
+    tasks = [measure for config in configs for measure in task_of_config(config).measures]
+    described = {measure.name: measure for measure in (*MEASURES, *tasks, *DIAGNOSED, MINUTES)}
+    found = [*described, *dict.fromkeys(name for known in numbers for name in known if name not in described)]
+    values = {name: tuple(_value(name, described.get(name), known) for known in numbers) for name in found}
+    columns = [m for m in described.values() if m.column and _is_column(m, values[m.name])]
+    # what nobody has is no number of theirs
+    kept = {measure.name for measure in columns} | {name for known in numbers for name in known}
     return Comparison(
         tuple(str(run.path) for run in runs),
-        _differences([_flat(read_run(run.config)) for run in runs]),
-        {name: tuple(n.get(name) for n in numbers) for name in shown},
+        differences(configs),
+        {name: values[name] for name in found if name in kept},
+        tuple(columns),
     )
 
 
-def _differences(configs: list[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
-    found = {}
-    for name in dict.fromkeys(name for config in configs for name in config):
-        values = [_short(config[name]) if name in config else "-" for config in configs]
-        if len(set(values)) > 1 and name not in _IGNORED:
-            found[name] = tuple(_lettered(values) if max(map(len, values)) > _LONG else values)
-    # what one compares for stands first
-    first = [name for name in ("model", "data", "guide", "loss", "seed") if name in found]
-    return {name: found[name] for name in (*first, *(name for name in found if name not in first))}
+def _minutes(run: RunFolder) -> dict[str, float]:
+    seconds = [row["seconds"] for row in run.read_metrics() if isinstance(row.get("seconds"), int | float)]
+    return {MINUTES.name: seconds[-1] / 60} if seconds else {}
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Every value by its dotted name, as one would type it on the command line."""
-    if isinstance(value, dict) and value:
-        inside = {"class_path": name, "init_args": name}
-        parts = [_flat(inner, inside.get(key, f"{name}.{key}".lstrip("."))) for key, inner in value.items()]
-        return {k: v for part in parts for k, v in part.items() if v != {}}
-    return {name: value}
+def _value(name: str, measure: Measure | None, known: Mapping[str, float]) -> float | None:
+    """A run's number; NaN where it has none for want of what it takes, None where it was not measured yet."""
+    if name in known:
+        return known[name]
+    if measure is None or measure is MINUTES or "elbo" not in known:
+        return None
+    placed = any(name.startswith("localisation") for name in known)
+    has_poses = placed or "visited_share" in known
+    impossible = Truth.POSES in measure.needs and not has_poses
+    impossible |= Capability.PATH in measure.needs and has_poses and not placed
+    return math.nan if impossible or measure.command == "report" else None
 
 
-def _short(value: Any) -> str:
-    """A class by its own name, other values as they are."""
-    text = str(value)
-    return text.rpartition(".")[2] if isinstance(value, str) and text.replace(".", "").isidentifier() else text
-
-
-def _lettered(values: list[str]) -> list[str]:
-    """A curriculum, or anything else too long for a column: A, B, ... in the order of appearance."""
-    order = list(dict.fromkeys(values))
-    return [chr(ord("A") + order.index(value)) if len(order) <= 26 else str(order.index(value)) for value in values]
-
-
-def _labelled(name: str, value: str) -> str:
-    return value if name in ("guide", "loss", "model", "data") else f"{name.rpartition('.')[2]} {value}"
-
-
-def _written(value: float | None, form: str) -> str:
-    if value is None:
-        return "-"
-    return "none" if math.isnan(value) else f"{value:{form}}"
-
-
-def _is_column(column: Column, values: Sequence[float | None]) -> bool:
-    """Whether some run has the number, or could have it."""
+def _is_column(measure: Measure, values: Sequence[float | None]) -> bool:
+    """Whether some run has the number, or all could have it and were not asked yet."""
     if any(value is not None and not math.isnan(value) for value in values):
         return True
-    return column.always and None in values
+    return all(value is None for value in values) and not {Truth.POSES, Truth.HEADINGS} & set(measure.needs)
+
+
+def _written(value: float | None, measure: Measure) -> str:
+    if value is None:
+        return "-"
+    return "none" if math.isnan(value) else measure.written(value)

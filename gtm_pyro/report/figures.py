@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from gtm_pyro.evaluation.evaluation import Evaluation
-from gtm_pyro.report.animation import rollout_gif
-from gtm_pyro.report.model_figures import training_figure, transition_figure
-from gtm_pyro.report.style import (
+from gtm_pyro.evaluation.frame_errors import closest_copies
+from gtm_pyro.evaluation.headings import map_poses
+from gtm_pyro.evaluation.style import (
     COPY,
     FLOOR,
     MEAN,
     PREDICTED,
     RAW_STATES,
     TIME_MAP,
+    TRUE,
     UNVISITED,
     canvas,
     cells_of_world,
@@ -26,49 +27,47 @@ from gtm_pyro.report.style import (
     plain,
     png,
 )
+from gtm_pyro.report.animation import rollout_gif
+from gtm_pyro.report.curves import curve
+from gtm_pyro.report.ground import Ground, square
+from gtm_pyro.report.model_figures import training_figure, transition_figure
 from gtm_pyro.storage.atomic import write_result
-from gtm_pyro.tasks.labyrinth.figures import last_frames_figure, map_figure, map_poses
-from gtm_pyro.tasks.labyrinth.map_figure import square
+from gtm_pyro.tasks.base import Task, general_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from gtm_pyro.tasks.labyrinth.world import World
-
-SMOOTHING = 9  # steps of the running mean in curves by horizon
 
 
 def save_figures(
     evaluation: Evaluation,
     directory: str | os.PathLike[str],
     *,
+    task: Task | None = None,
+    ground: Ground | None = None,
     transition: Any = None,
     training: Sequence[Mapping[str, Any]] = (),
     action_names: Sequence[str] | None = None,
     episode: int = 0,
-    labyrinths: "Sequence[World] | None" = None,
 ) -> list[Path]:
     """Draw every figure that the evaluation has data for.
 
-    :param directory: where ``map.png``, ``walk.png``, ``last_frames.png``, ``states.png``, ``frames.png``,
-        ``horizon.png``, ``rooms.png``, ``transition.png``, ``training.png`` and ``rollout.gif`` go.
+    :param directory: where ``walk.png``, ``states.png``, ``frames.png``, ``horizon.png``, ``transition.png``,
+        ``training.png``, ``rollout.gif`` and the figures of the task go.
+    :param task: of the episodes; by default the general one.
+    :param ground: what the agent of the episode walks on, where it is known.
     :param transition: the model's, for its displacements and its gate.
     :param training: the lines of metrics.jsonl.
     :param action_names: one for each number of an action.
     :param episode: which episode is shown where one is shown.
-    :param labyrinths: one for each episode, where agents with a heading walked: for maps.
-    :returns: the files written, in the order in which a reader wants them.
+    :returns: the files written.
     :raises RunFolderError: a file cannot be written.
     """
-    labyrinth = None if labyrinths is None else labyrinths[episode]
     figures: dict[str, Figure | None] = {
-        "map": map_figure(evaluation, labyrinth, episode),
-        "last_frames": last_frames_figure(evaluation, episode),
+        **(task or general_task()).figures(evaluation, episode, ground),
         "walk": walk_figure(evaluation, episode),
         "states": states_figure(evaluation, episode),
         "frames": frames_figure(evaluation),
         "horizon": horizon_figure(evaluation),
-        "rooms": rooms_figure(evaluation),
         "transition": transition_figure(transition, evaluation, action_names),
         "training": training_figure(training),
     }
@@ -76,8 +75,9 @@ def save_figures(
     for name, figure in figures.items():
         if figure is not None:
             paths.append(write_result(Path(directory) / f"{name}.png", png(figure)))
-    animation = rollout_gif(evaluation, episode, labyrinth=labyrinth)
-    paths.append(write_result(Path(directory) / "rollout.gif", animation))
+    animation = rollout_gif(evaluation, episode, ground=ground)
+    if animation is not None:
+        paths.append(write_result(Path(directory) / "rollout.gif", animation))
     return paths
 
 
@@ -119,6 +119,8 @@ def states_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
 
     Positions of agents with a heading are as seen from where they start.
     """
+    if evaluation.states is None:
+        return None
     states, poses = evaluation.states[episode], evaluation.poses
     on_map = map_poses(evaluation)
     if states.shape[-1] < 2 or (on_map is not None and not on_map.moving):
@@ -150,17 +152,23 @@ def states_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | None":
 
 
 def frames_figure(evaluation: Evaluation, num_episodes: int = 2) -> "Figure":
-    """True frames, predicted ones and the autoencoder's own, at horizons 1, 2, 4, ... and the last."""
+    """True frames, predicted ones and the autoencoder's own, at horizons 1, 2, 4, ... and the last.
+
+    Without an autoencoder, the memorised frame that looks most like the true one.
+    """
     episodes = evaluation.episodes
     last = episodes.num_predicted
     horizons = [2**power for power in range(last.bit_length()) if 2**power < last] + [last]
     shown = min(num_episodes, episodes.batch_size)
-    seen = "place" if map_poses(evaluation) is None else "view"
-    rows = {
-        "true": episodes.predicted_frames,
-        "predicted": evaluation.predicted_frames,
-        "decoded from\nits encoding": evaluation.reconstructed_frames,
-    }
+    seen = "view" if episodes.has_heading else "place"
+    rows = {"true": episodes.predicted_frames[:shown]}
+    if evaluation.predicted_frames is not None:
+        rows["predicted"] = evaluation.predicted_frames
+    if evaluation.reconstructed_frames is not None:
+        rows["decoded from\nits encoding"] = evaluation.reconstructed_frames
+    else:
+        chosen = zip(episodes.frames, closest_copies(episodes[:shown]), strict=False)
+        rows["memorised,\nmost alike"] = torch.stack([frames[steps] for frames, steps in chosen])
     # pictures side by side in one pair of axes: axes of their own would take most of a report's time
     height = episodes.frame_shape[1] / episodes.frame_shape[2]
     wide, high = len(horizons) + 1.0, height * len(rows) + 0.4
@@ -185,25 +193,23 @@ def frames_figure(evaluation: Evaluation, num_episodes: int = 2) -> "Figure":
 def horizon_figure(evaluation: Evaluation) -> "Figure":
     """Error, retrieval and localisation by the number of steps predicted, with all baselines."""
     arrays, poses = evaluation.by_horizon, map_poses(evaluation)
-    seen = "place" if poses is None else "view"
-    curves = [
-        ("mean_frame_mse", MEAN, "mean memorised frame", "--"),
-        ("mse_unvisited", UNVISITED, f"predicted, new {seen}s", "-"),
-        ("mse_visited", PREDICTED, f"predicted, visited {seen}s", "-"),
-        ("reconstruction_mse", FLOOR, "decoded from its own encoding (floor)", ":"),
-    ]
-    if "mse_visited" not in arrays:
-        curves = [
-            ("mean_frame_mse_all", MEAN, "mean memorised frame", "--"),
-            ("mse", PREDICTED, "predicted", "-"),
-            ("reconstruction_mse_all", FLOOR, "decoded from its own encoding (floor)", ":"),
+    headed = evaluation.episodes.has_heading
+    seen, still = "view" if headed else "place", poses is not None and not poses.moving
+    predicted = [("mse", PREDICTED, "predicted", "-")]
+    # a walk hardly ever shows a view again, and a turn shows only such ones for a while
+    if "mse_visited" in arrays and (not headed or still):
+        predicted = [
+            ("mse_unvisited", UNVISITED, f"predicted, new {seen}s", "-"),
+            ("mse_visited", PREDICTED, f"predicted, visited {seen}s", "-"),
         ]
-    if poses is not None:
-        # a walk hardly ever shows a view again, and a turn shows only such ones for a while
-        copy = ("copy_mse", COPY, "memorised frame of the nearest true pose", "-.")
-        predicted = [("mse", PREDICTED, "predicted", "-")] if poses.moving else curves[1:3]
-        ends = [("mean_frame_mse_all", *curves[0][1:]), ("reconstruction_mse_all", *curves[-1][1:])]
-        curves = [ends[0], copy, *predicted, ends[1]]
+    curves = [
+        ("last_frame_mse", COPY, "last memorised frame", ":"),
+        ("mean_frame_mse_all", MEAN, "mean memorised frame", "--"),
+        ("copy_mse", COPY, "memorised frame of the nearest true pose", "-."),
+        ("closest_copy_mse", TRUE, "memorised frame most like the truth", "-."),
+        *predicted,
+        ("reconstruction_mse_all", FLOOR, "decoded from its own encoding (floor)", ":"),
+    ]
     others = [
         ("retrieval_accuracy", f"right {seen} retrieved (share of visited steps)"),
         ("localisation_rmse", "position error (cells, best affine fit)"),
@@ -212,14 +218,14 @@ def horizon_figure(evaluation: Evaluation) -> "Figure":
     if poses is not None and poses.heading_errors is not None:
         error = poses.heading_errors[:, evaluation.episodes.num_observed :]
         arrays = arrays | {"heading_rmse": np.sqrt(np.square(error).mean(0))}
-    if poses is not None:
-        others.pop(0 if poses.moving else 1)
+    if headed:
+        others.pop(1 if still else 0)
     others = [(name, label) for name, label in others if name in arrays and np.isfinite(arrays[name]).any()]
-    curves = [curve for curve in curves if np.isfinite(arrays[curve[0]]).any()]
+    curves = [line for line in curves if line[0] in arrays]
     figure, axes = canvas(1, 1 + len(others), (4.4 * (1 + len(others)), 3.7))
     horizon = np.arange(1, evaluation.episodes.num_predicted + 1)
     for name, colour, label, line in curves:
-        _curve(axes[0, 0], horizon, arrays[name], colour, line, label)
+        curve(axes[0, 0], horizon, arrays[name], colour, line, label)
     axes[0, 0].set(yscale="log", ylabel="squared error a pixel")
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(low, high * (high / low) ** (0.1 * (1 + len(curves))))  # room for the legend
@@ -228,45 +234,12 @@ def horizon_figure(evaluation: Evaluation) -> "Figure":
         if name == "heading_rmse":  # smooth as it is
             ax.plot(horizon, arrays[name], color=PREDICTED, linewidth=1.8)
         else:
-            _curve(ax, horizon, arrays[name], PREDICTED, "-", None)
+            curve(ax, horizon, arrays[name], PREDICTED, "-", None)
         ax.set(ylabel=label, ylim=(0, 1.03) if name == "retrieval_accuracy" else (0, None))
     for ax in axes[0]:
         ax.set_xlabel("steps after the last memorised one")
         plain(ax)
     return figure
-
-
-def rooms_figure(evaluation: Evaluation) -> "Figure | None":
-    """How often frames are of the right room, by the number of steps predicted; None where there are no rooms."""
-    arrays = evaluation.by_horizon
-    if "room_accuracy" not in arrays or not np.isfinite(arrays["room_accuracy"]).any():
-        return None
-    figure, axes = canvas(1, 1, (8.0, 4.2))
-    horizon = np.arange(1, evaluation.episodes.num_predicted + 1)
-    for name, colour, label, line in (
-        ("_most_seen", MEAN, "always the room seen most", "--"),
-        ("_copy", COPY, "memorised frame of the nearest true pose", "-."),
-        ("", PREDICTED, "predicted", "-"),
-        ("_true_frames", FLOOR, "true frames (the classifier's own limit)", ":"),
-    ):
-        _curve(axes[0, 0], horizon, arrays[f"room_accuracy{name}"], colour, line, label)
-    axes[0, 0].set(xlabel="steps after the last memorised one", ylabel="right room (share of steps)", ylim=(0, 1.03))
-    figure.legend(fontsize=8, loc="outside upper center", ncols=2)
-    plain(axes[0, 0])
-    return figure
-
-
-def _curve(ax: Any, x: np.ndarray, y: np.ndarray, colour: str, line: str, label: str | None) -> None:
-    ax.plot(x, y, color=colour, alpha=0.2, linewidth=0.8)
-    known = np.isfinite(y).astype(float)
-    window = np.ones(min(SMOOTHING, len(y)))
-    with np.errstate(invalid="ignore"):
-        smooth = np.convolve(np.nan_to_num(y), window, "same") / np.convolve(known, window, "same")
-    smooth[np.convolve(known, np.ones(min(3, len(y))), "same") == 0] = (
-        np.nan
-    )  # not over gaps that are wider than a step
-    # two curves often lie on each other: a wide dotted one stays visible on top
-    ax.plot(x, smooth, line, color=colour, linewidth=2.4 if line == ":" else 1.8, label=label)
 
 
 def _timed_path(ax: Any, points: np.ndarray) -> None:

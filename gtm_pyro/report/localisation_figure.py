@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gtm_pyro.evaluation.localisation import Localisation, frames_until_found
-from gtm_pyro.report.style import (
+from gtm_pyro.evaluation.style import (
     FLOOR,
     MEAN,
     PREDICTED,

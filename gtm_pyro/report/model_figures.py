@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from gtm_pyro.evaluation.evaluation import Evaluation
-from gtm_pyro.report.style import FLOOR, MEAN, PREDICTED, RAW_STATES, TRUE, UNVISITED, canvas, plain
-from gtm_pyro.tasks.labyrinth.figures import map_poses
-from gtm_pyro.transitions import RotatingTranslation
+from gtm_pyro.evaluation.headings import map_poses
+from gtm_pyro.evaluation.style import FLOOR, MEAN, PREDICTED, RAW_STATES, TRUE, UNVISITED, canvas, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,17 +23,17 @@ def transition_figure(
 ) -> "Figure | None":
     """Where each action leads, in state units and in cells, and the wall gate as a field.
 
-    :param transition: with ``displacement`` ``(2, action_dim)`` and perhaps a ``gate``, or a ``RotatingTranslation``;
-        None is returned for any other.
+    :param transition: with ``displacement`` ``(2, action_dim)`` and perhaps a ``gate``, or with a heading; None is
+        returned for any other.
     """
-    if isinstance(transition, RotatingTranslation):
+    if getattr(transition, "heading", False):
         return _motion_figure(transition, evaluation, action_names)
     displacement = getattr(transition, "displacement", None)
     if displacement is None or displacement.shape[0] != 2:
         return None
     poses, affine = evaluation.episodes.poses, evaluation.affine
     known = poses is not None and poses.shape[-1] == 2 and affine is not None
-    gated = hasattr(transition, "gate")
+    gated = hasattr(transition, "gate") and (known or evaluation.states is not None)
     moves = displacement.detach().cpu().double().mT
     names = list(action_names or (f"action {i}" for i in range(len(moves))))
     figure, axes = canvas(1, 1 + known + gated, (4.3 * (1 + known + gated), 4))
@@ -54,9 +53,7 @@ def transition_figure(
 
 
 @torch.no_grad()
-def _motion_figure(
-    transition: RotatingTranslation, evaluation: Evaluation, action_names: Sequence[str] | None
-) -> "Figure":
+def _motion_figure(transition: Any, evaluation: Evaluation, action_names: Sequence[str] | None) -> "Figure":
     """What an agent with a heading does in a frame, after each action was repeated until nothing changes any more."""
     dim = transition.action_dim
     names = list(action_names or (f"action {i}" for i in range(dim)))

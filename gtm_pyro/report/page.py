@@ -1,118 +1,107 @@
 """One self-contained page about a run: what was run, what came out, in numbers and figures."""
 
 import base64
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gtm_pyro import __version__
 from gtm_pyro.diagnostics.advice import advise, of_check
+from gtm_pyro.diagnostics.export import DIAGNOSED_STEP
 from gtm_pyro.errors import RunFolderError
 from gtm_pyro.evaluation.map_verdict import doubt
-from gtm_pyro.report.words import CHECKS, percent
+from gtm_pyro.evaluation.measures import DESCRIBED
+from gtm_pyro.report.words import CHECKS
 from gtm_pyro.storage.atomic import write_result
+from gtm_pyro.storage.json import finite, read_numbers
 from gtm_pyro.storage.names import printable
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.storage.yaml import read_run
-from gtm_pyro.tasks.labyrinth.words import (
-    bars_note_of,
-    bars_of,
-    correlation_in_words,
-    figures_of,
-    has_views,
-    measures_of,
-    sentences,
-)
+from gtm_pyro.tasks.base import Task, Words, general_task, task_of_config
 
 Metrics = Mapping[str, float | None]
 
 
-def write_report(folder: str | os.PathLike[str] | RunFolder) -> Path:
+def write_report(folder: str | os.PathLike[str] | RunFolder, task: Task | None = None) -> Path:
     """Write ``report.html`` of a run folder from what lies in it; images are inlined, nothing is loaded from elsewhere.
 
-    What is missing (no evaluation yet, a figure that the data has no room for) is left out and said so.
+    What is missing (no evaluation yet, a figure that the data has no room for) is left out and said so. An
+    evaluation.json that cannot be read counts as none, and the log tells.
 
+    :param task: of the run's episodes; by default the one of the class that its config.yaml names.
     :returns: the page's path.
     :raises RunFolderError: the folder is missing or holds no run, a file is damaged, or the page cannot be written.
     """
     import jinja2
 
     run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
-    metrics = read_evaluation(run.evaluation)
+    config = read_run(run.config) if run.config.is_file() else {}
+    known = read_numbers(run.evaluation)
+    words = (task or task_of_config(config)).words(known)
     rows = run.read_metrics()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gtm_pyro.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    drawn = [(figure, run.figures / figure.file) for figure in figures_of(metrics)]
+    drawn = [(caption, run.figures / caption.file) for caption in words.captions]
     page = environment.get_template("report.html.j2").render(
         title=run.path.resolve().name,
-        version=__version__,
-        summary=summary(metrics),
-        bars=_error_bars(metrics),
-        measures=[(label, _value(metrics, name), meaning) for name, label, meaning in measures_of(metrics)],
-        bars_note=bars_note_of(metrics),
+        version=version("gtm-pyro"),
+        summary=_said(known, words),
+        bars=_error_bars(known, words),
+        measures=_table(known, words),
+        bars_note=words.bars_note,
         training=_training_facts(rows),
-        checks=_checks(metrics, run),
-        figures=[(figure, _inlined(path)) for figure, path in drawn if path.is_file()],
+        checks=_checks(known, run, config),
+        figures=[(caption, _inlined(path)) for caption, path in drawn if path.is_file()],
         config=_read_text(run.config) if run.config.is_file() else "",
     )
     return write_result(run.report, printable(page).encode())
 
 
-def summary(metrics: Metrics) -> list[str]:
-    """What the numbers say, in sentences; those that need a number that is not defined are left out."""
-    known = {name: value for name, value in metrics.items() if value is not None and not math.isnan(value)}
+def summary(metrics: Metrics, task: Task | None = None) -> list[str]:
+    """What the numbers say, in sentences; those that need a number that is not there are left out.
+
+    :param task: of the episodes; by default the general one.
+    """
+    known = finite(metrics)
+    return _said(known, (task or general_task()).words(known))
+
+
+def _said(known: Mapping[str, float], words: Words) -> list[str]:
     said = []
     if known.keys() >= {"num_episodes", "num_observed", "num_predicted"}:
-        said.append(
-            f"On {known['num_episodes']:.0f} held-out episodes the model memorised {known['num_observed']:.0f} frames "
-            f"and predicted the next {known['num_predicted']:.0f} from actions alone."
-        )
+        seen, more = f"{known['num_observed']:.0f}", f"{known['num_predicted']:.0f}"
+        what = f"memorised {seen} frames and predicted the next {more} from actions alone"
+        if "mse" not in known:
+            what = f"saw {seen} frames and then {more}, which were scored; from actions alone it imagines none"
+        said.append(f"On {known['num_episodes']:.0f} held-out episodes the model {what}.")
     doubted = doubt(known)
-    said += [] if doubted is None else [doubted]
-    if has_views(known):
-        return said + sentences(known)
-    if "retrieval_accuracy" in known:
-        right = percent(known["retrieval_accuracy"])
-        last = known.get("retrieval_accuracy_last_32")
-        late = "" if last is None else f" ({percent(last)} over the last 32)"
-        said.append(f"At places it had visited, it read the right memory in {right} of the steps{late}.")
-    if known.keys() >= {"mse_visited", "reconstruction_mse", "mean_frame_mse"} and known["reconstruction_mse"] > 0:
-        floors = known["mse_visited"] / known["reconstruction_mse"]
-        share = percent(known["mse_visited"] / known["mean_frame_mse"])
-        said.append(
-            f"Its error there is {floors:.2f} times the floor that its decoder sets, and {share} of the mean frame's."
-        )
-    if "localisation_rmse" in known:
-        off = known["localisation_rmse"] / known.get("cell_size", 1.0)
-        said.append(f"Inferred positions are off by {off:.3f} cells after the best affine fit.")
-    return said
+    return said + ([] if doubted is None else [doubted]) + list(words.sentences)
 
 
-def _error_bars(metrics: Metrics) -> list[tuple[str, str, float, str]]:
-    """Label, number, length in percent, and a colour class, for the errors of visited and of new places."""
-    wanted = [
-        ("reconstruction_mse", "floor: encoded and decoded", "floor"),
-        ("mse_visited", "predicted, visited places", "predicted"),
-        ("mse_unvisited", "predicted, new places", "new"),
-        ("mean_frame_mse", "mean memorised frame", "mean"),
-    ]
-    if metrics.get("mse_visited") is None:
-        wanted = [
-            ("reconstruction_mse_all", "floor: encoded and decoded", "floor"),
-            ("mse", "predicted", "predicted"),
-            ("mean_frame_mse_all", "mean memorised frame", "mean"),
-        ]
-    if has_views(metrics):
-        wanted = bars_of(metrics)
-    values = [(label, metrics.get(name), colour) for name, label, colour in wanted]
-    known = [(label, value, colour) for label, value, colour in values if value is not None]
-    longest = max((value for _, value, _ in known), default=0.0) or 1.0
-    return [(label, _number(value), 100 * value / longest, colour) for label, value, colour in known]
+def _error_bars(known: Mapping[str, float], words: Words) -> list[tuple[str, str, float, str]]:
+    """Label, number, length in percent, and a colour class, for the errors that are compared; none for one alone."""
+    found = [(bar.label, known[bar.name], bar.colour) for bar in words.bars if bar.name in known]
+    longest = max((value for _, value, _ in found), default=0.0) or 1.0
+    bars = [(label, _number(value), 100 * value / longest, colour) for label, value, colour in found]
+    return bars if len(bars) > 1 else []
+
+
+def _table(known: Mapping[str, float], words: Words) -> list[tuple[str, str, str, str]]:
+    """Label, value, which way is better, and meaning; then the numbers that this version does not describe."""
+    rows = []
+    for measure in words.measures:
+        if measure.name in known:
+            label, meaning = (text.format_map(words.terms) for text in (measure.label, measure.meaning))
+            unit = f" ({measure.unit})" if measure.unit else ""
+            rows.append((label + unit, measure.written(known[measure.name]), measure.better, meaning))
+    described = {measure.name for measure in words.measures}
+    checked = {name for check in CHECKS for name in of_check(check, known)} | {DIAGNOSED_STEP}
+    # what the task left out of its words says nothing
+    others = [name for name in known if name not in described | checked and name not in DESCRIBED]
+    return rows + [(name, _number(known[name]), "", "not described by this version") for name in others]
 
 
 class _Checked(NamedTuple):
@@ -125,17 +114,17 @@ class _Checked(NamedTuple):
     numbers: list[tuple[str, str]]
 
 
-def _guide(config: Path) -> str:
+def _guide(config: Mapping[str, Any]) -> str:
     """The class of the run's guide; none where the run does not say."""
-    guide = read_run(config).get("guide") if config.is_file() else None
+    guide = config.get("guide")
     path = guide.get("class_path") if isinstance(guide, dict) else guide
     return path.rpartition(".")[2] if isinstance(path, str) else ""
 
 
-def _checks(metrics: Metrics, run: RunFolder) -> list[_Checked]:
+def _checks(metrics: Metrics, run: RunFolder, config: Mapping[str, Any]) -> list[_Checked]:
     """The checks that gtm-pyro diagnose has made."""
     made = {name: numbers for name in CHECKS if (numbers := of_check(name, metrics))}
-    guide, found = _guide(run.config) if made else "", []
+    guide, found = _guide(config) if made else "", []
     for name, numbers in made.items():
         figure = CHECKS[name]
         path = run.figures / figure.file
@@ -158,14 +147,7 @@ def _training_facts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return facts
 
 
-def _value(metrics: Metrics, name: str) -> str:
-    value = metrics[name]
-    return correlation_in_words(value) if name == "heading_correlation" and value is not None else _number(value)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "not defined"
+def _number(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
 
 
@@ -174,22 +156,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{path}: expected a readable text file ({error})") from error
-
-
-def read_evaluation(path: Path) -> dict[str, float | None]:
-    """The numbers of an evaluation.json; none where there is no file.
-
-    :raises RunFolderError: the file is damaged.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        numbers = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise RunFolderError(f"{path}: expected JSON, got {error.msg} in line {error.lineno}") from error
-    if not isinstance(numbers, dict) or not all(type(value) in (int, float, type(None)) for value in numbers.values()):
-        raise RunFolderError(f"{path}: expected an object of numbers and nulls")
-    return numbers
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 
 from gtm_pyro.errors import ConfigError, MissingDependencyError
 from gtm_pyro.evaluation.generation import Generated
+from gtm_pyro.evaluation.style import MEAN, PREDICTED, TRUE, image
 from gtm_pyro.report.animation import gif
-from gtm_pyro.report.style import MEAN, PREDICTED, TRUE, image
 from gtm_pyro.storage.atomic import write_result
 
 if TYPE_CHECKING:

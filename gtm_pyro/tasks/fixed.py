@@ -3,7 +3,7 @@
 from typing import Any
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.tasks.base import EpisodeData, check_whole
+from gtm_pyro.tasks.base import GENERAL_TASK, EpisodeData, check_whole
 
 
 class FixedEpisodes:
@@ -29,6 +29,11 @@ class FixedEpisodes:
     @property
     def frame_shape(self) -> tuple[int, int, int]:
         return self.data.frame_shape
+
+    @property
+    def task(self) -> str:
+        """As the other source says."""
+        return str(getattr(self.data, "task", GENERAL_TASK))
 
     @property
     def cell_size(self) -> float | None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
-from gtm_pyro.evaluation.evaluation import METRIC_NAMES, evaluate
+from gtm_pyro.evaluation.evaluation import evaluate
+from gtm_pyro.evaluation.measures import MEASURES
 from gtm_pyro.evaluation.views import VIEW_TOLERANCE, compare_views, drift, located, pose_measures
 from gtm_pyro.guides import DeadReckoning
 from gtm_pyro.memory import SpatialMemory
@@ -186,7 +187,9 @@ def test_a_model_that_knows_its_world_is_perfect_and_copies_are_compared_by_true
     episodes, tolerance = walk(), (0.02, 0.0767)  # no two of these places are so near
     result = evaluate(*model_of(agent()), episodes, view_tolerance=tolerance, iwae_particles=2)
     metrics, poses = result.metrics, episodes.poses
-    assert poses is not None and set(metrics) == set(METRIC_NAMES)
+    assert poses is not None and metrics.keys() == {measure.name for measure in MEASURES} - {
+        "cell_size", "retrieval_accuracy_last_32"  # no late view was memorised
+    }  # fmt: skip
     assert metrics["heading_correlation"] > 1 - 1e-6 and metrics["heading_rmse"] < 1e-3
     assert metrics["position_error_last"] < 1e-3 and metrics["localisation_rmse"] < 1e-3
     assert metrics["retrieval_accuracy"] == 1

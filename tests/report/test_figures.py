@@ -17,16 +17,19 @@ from PIL import Image
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import RunFolderError
 from gtm_pyro.evaluation.evaluation import evaluate
+from gtm_pyro.evaluation.measures import MEASURES
+from gtm_pyro.evaluation.style import image, pixels_per_cell
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
 from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
 from gtm_pyro.report import figures
 from gtm_pyro.report.animation import rollout_gif
+from gtm_pyro.report.curves import curve
 from gtm_pyro.report.model_figures import training_figure, transition_figure
 from gtm_pyro.report.page import summary, write_report
-from gtm_pyro.report.style import image, pixels_per_cell
-from gtm_pyro.report.words import FIGURES, MEASURES
 from gtm_pyro.tasks import ImageNavigation
+from gtm_pyro.tasks.base import general_task, task_of
+from gtm_pyro.tasks.general.words import FIGURES, PLACES
 from gtm_pyro.transitions import Translation, WalledTranslation
 
 NAMES = ImageNavigation.action_names
@@ -90,7 +93,7 @@ def test_every_figure_is_written_and_can_be_read(run_folder):
 
 def test_no_figure_touches_pyplot():
     code = (
-        "import sys; from gtm_pyro.report.style import canvas; from gtm_pyro.report import figures, page; "
+        "import sys; from gtm_pyro.evaluation.style import canvas; from gtm_pyro.report import figures, page; "
         "assert 'matplotlib' not in sys.modules and 'jinja2' not in sys.modules; "
         "f, a = canvas(1, 1, (2, 2)); f.savefig('/dev/null', format='png'); print('matplotlib.pyplot' in sys.modules)"
     )
@@ -131,18 +134,22 @@ def test_curves_by_horizon_are_the_arrays_with_both_baselines(evaluation):
     axes = figures.horizon_figure(evaluation).axes
     assert [ax.get_ylabel().split(" ")[0] for ax in axes] == ["squared", "right", "position"]
     labels = [text.get_text() for text in axes[0].get_legend().get_texts()]
-    assert labels[0] == "mean memorised frame" and labels[-1].startswith("decoded from its own encoding")
+    assert labels[:2] == ["last memorised frame", "mean memorised frame"] and labels[-1].startswith(
+        "decoded from its own encoding"
+    )
     thin = [line.get_ydata() for line in axes[0].get_lines()[::2]]
-    for line, name in zip(thin, ("mean_frame_mse", "mse_unvisited", "mse_visited", "reconstruction_mse"), strict=True):
+    expected = ("last_frame_mse", "mean_frame_mse_all", "closest_copy_mse", "mse_unvisited", "mse_visited",
+                "reconstruction_mse_all")  # fmt: skip
+    for line, name in zip(thin, expected, strict=True):
         np.testing.assert_array_equal(line, evaluation.by_horizon[name])
 
 
 def test_the_running_mean_skips_steps_without_a_value():
-    from gtm_pyro.report.style import canvas
+    from gtm_pyro.evaluation.style import canvas
 
     values = np.array([1.0, math.nan, 3.0, 5.0])
     _, axes = canvas(1, 1, (2, 2))
-    figures._curve(axes[0, 0], np.arange(4), values, "k", "-", None)
+    curve(axes[0, 0], np.arange(4), values, "k", "-", None)
     np.testing.assert_allclose(axes[0, 0].get_lines()[1].get_ydata(), [1, 2, 3, 4])
 
 
@@ -258,11 +265,13 @@ def test_the_report_is_one_page_with_numbers_figures_and_configuration(run_folde
     assert len(page.sources) == len(FIGURES)
     assert all(source.startswith("data:image/") for source in page.sources)
     text = " ".join(" ".join(page.text).split())
-    for _, label, meaning in MEASURES:
-        assert label in text and meaning in text
+    for measure in MEASURES:
+        shown = measure.name in evaluation.metrics
+        label, meaning = (words.format_map(PLACES) for words in (measure.label, measure.meaning))
+        assert (label in text and meaning in text) or not shown, measure.name
     for figure in FIGURES:
         assert figure.caption in text
-    assert f"{evaluation.metrics['mse_visited']:.4g}" in text
+    assert f"{evaluation.metrics['mse_visited']:.4g} ↓" in text
     assert "On 4 held-out episodes the model memorised 30 frames and predicted the next 20" in text
     assert "a <run>" in text and "note: <script>alert('no')</script> & more" in text
     assert "<script" not in content
@@ -285,18 +294,43 @@ def test_the_summary_says_what_is_known_and_rounds_no_failure_away():
     assert errors == ["Its error there is 1.05 times the floor that its decoder sets, and 10 % of the mean frame's."]
 
 
-def test_undefined_measures_are_called_so(evaluation, model, tmp_path):
-    (tmp_path / "config.yaml").write_text("")
+def test_what_was_not_measured_is_left_out_and_what_is_unknown_is_shown(evaluation, model, tmp_path):
+    (tmp_path / "config.yaml").write_text("{}")
     reduced(model, evaluation).save(tmp_path / "evaluation.json")
+    known = json.loads((tmp_path / "evaluation.json").read_text())
+    assert "retrieval_accuracy" not in known and None not in known.values()
+    before = write_report(tmp_path).read_text()
+    # nulls of an earlier version, and a number of a later one
+    (tmp_path / "evaluation.json").write_text(json.dumps(known | {"retrieval_accuracy": None, "insight": 0.25}))
     text = write_report(tmp_path).read_text()
-    assert text.count("not defined") == 16 and "NaN" not in text and "None" not in text
+    assert "NaN" not in text and "None" not in text and "right place retrieved" not in text
+    row = '<tr><td>insight</td><td class="number">0.25</td><td>not described by this version</td></tr>\n'
+    assert row in text and text.replace(row, "") == before
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"mse": "low"}'])
-def test_a_damaged_run_is_named(tmp_path, content):
+def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(RunFolderError, match="nowhere"):
         write_report(tmp_path / "nowhere")
-    (tmp_path / "config.yaml").write_text("")
-    (tmp_path / "evaluation.json").write_text(content)
-    with pytest.raises(RunFolderError, match="evaluation.json: expected"):
-        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '"low"', b"\xff"])
+def test_a_damaged_evaluation_counts_as_none(tmp_path, content, caplog):
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "evaluation.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert "has not been evaluated yet" in write_report(tmp_path).read_text()
+    assert "evaluation.json: expected an object of numbers in JSON" in caplog.text
+
+
+def test_a_report_finds_its_task_without_running_a_class_of_a_user_s_own(tmp_path, monkeypatch):
+    """The captions of a run on images speak of images, by the class that its config names."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_data.py").write_text("raise SystemExit('it was run')")
+    drawn = tmp_path / "figures" / "walk.png"
+    drawn.parent.mkdir()
+    drawn.write_bytes(b"")
+    walks = "gtm_pyro.tasks.ImageNavigation"
+    nested = f"{{class_path: gtm_pyro.tasks.FixedEpisodes, init_args: {{data: {{class_path: {walks}}}}}}}"
+    for data, images in ((walks, True), (nested, True), ("their_data.Walks", False)):
+        (tmp_path / "config.yaml").write_text(f"data: {data}\n")
+        assert ("on the image it walked on" in write_report(tmp_path).read_text()) == images
+    assert type(task_of(object())) is type(general_task())

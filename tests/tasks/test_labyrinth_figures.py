@@ -15,18 +15,21 @@ from PIL import Image
 from gtm_pyro.cli import main
 from gtm_pyro.evaluation.alignment import best_affine, best_similarity
 from gtm_pyro.evaluation.evaluation import Evaluation, evaluate
+from gtm_pyro.evaluation.headings import map_poses
+from gtm_pyro.evaluation.style import PREDICTED, TRUE, canvas, image
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
 from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
 from gtm_pyro.report.animation import rollout_gif
 from gtm_pyro.report.figures import frames_figure, horizon_figure, save_figures, states_figure, walk_figure
+from gtm_pyro.report.ground import picture_of
 from gtm_pyro.report.model_figures import transition_figure
 from gtm_pyro.report.page import summary, write_report
-from gtm_pyro.report.style import PREDICTED, TRUE, canvas, image
 from gtm_pyro.tasks import LabyrinthRooms, LabyrinthRotation, LabyrinthWalk
-from gtm_pyro.tasks.labyrinth.figures import last_frames_figure, map_figure, map_poses
-from gtm_pyro.tasks.labyrinth.map_figure import draw_world, picture_of_world
-from gtm_pyro.tasks.labyrinth.words import figures_of, measures_of
+from gtm_pyro.tasks.general import GeneralTask
+from gtm_pyro.tasks.general.headings import last_frames_figure, map_figure
+from gtm_pyro.tasks.general.views import VIEWS
+from gtm_pyro.tasks.labyrinth.map_figure import LabyrinthGround, draw_world
 from gtm_pyro.tasks.labyrinth.world import World
 from gtm_pyro.transitions import MomentumTranslation, RotatingTranslation, Transition, Translation
 
@@ -87,7 +90,7 @@ def test_agents_that_turn_have_no_path(turn: Evaluation) -> None:
 
 
 def test_a_map_shows_both_paths_and_their_headings(walk: Evaluation, world: World) -> None:
-    bare, drawn = map_figure(walk, episode=1), map_figure(walk, world, 1)
+    bare, drawn = map_figure(walk, episode=1), map_figure(walk, LabyrinthGround(world), 1)
     poses, total = map_poses(walk), walk.episodes.num_steps
     assert len(drawn.axes) == 4
     assert len(drawn.axes[0].patches) == len(world.floors) + len(world.pillars) and not bare.axes[0].patches
@@ -154,7 +157,7 @@ def test_a_map_has_the_colours_of_its_world() -> None:
     floor = axes[0, 0].patches[0]
     np.testing.assert_allclose(floor.get_facecolor()[:3], 0.45 + 0.55 * means[world.floor_textures[0]])
     np.testing.assert_allclose(axes[0, 0].collections[1].get_colors()[:, :3], means[world.wall_textures])
-    picture = picture_of_world(world, 320)
+    picture = picture_of(LabyrinthGround(world), 320)
     assert picture.pixels.shape == (320, 320, 3)
 
     def at(x: float, y: float) -> np.ndarray:
@@ -175,7 +178,7 @@ def test_a_map_has_the_colours_of_its_world() -> None:
 @pytest.mark.parametrize("mapped", [True, False])
 def test_the_animation_shows_the_agent_on_its_map(walk: Evaluation, world: World, mapped: bool) -> None:
     perfect = with_states(walk, walk.poses)
-    content = rollout_gif(perfect, 1, labyrinth=world if mapped else None)
+    content = rollout_gif(perfect, 1, ground=LabyrinthGround(world) if mapped else None)
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.n_frames == 45 and picture.size == (506, 384)
         for step in (0, 30):
@@ -187,7 +190,7 @@ def test_the_animation_shows_the_agent_on_its_map(walk: Evaluation, world: World
             if mapped:
                 x, y, heading = walk.episodes.poses[1, TAU + step].numpy()
                 ahead = np.array([x, y]) + 0.05 * np.array([math.cos(heading), math.sin(heading)])
-                column, row = picture_of_world(world, 320).place(ahead).round().astype(int)
+                column, row = picture_of(LabyrinthGround(world), 320).place(ahead).round().astype(int)
                 assert near[PREDICTED][row - 2 : row + 3, column - 2 : column + 3].any()
 
 
@@ -212,21 +215,23 @@ def test_all_figures_and_the_report_fit_the_agents(
         tmp_path / "figures",
         transition=transition,
         training=LINES,
-        labyrinths=[world] * 3 if kind == "walk" else None,
+        ground=LabyrinthGround(world) if kind == "walk" else None,
     )
     case.save(tmp_path / "evaluation.json")
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     known = json.loads((tmp_path / "evaluation.json").read_text())
-    figures = figures_of(known)
+    words = GeneralTask().words(known)
+    figures = words.captions
     assert {path.name for path in paths} == {figure.file for figure in figures}
     assert sum(path.stat().st_size for path in paths) < 5e6
     text = write_report(tmp_path).read_text()
     assert text.count("<img") == len(figures)
     for word in ("NaN", "nan", "not defined", "None", "visited place", "new place", "null"):
         assert word not in text.replace("<img", "").split("<h2>A rollout")[0] and word not in "".join(summary(known))
-    for measure in measures_of(known):
-        assert known[measure.name] is not None and measure.meaning.replace("'", "&#39;") in text
-    positions = [measure for measure in measures_of(known) if "position" in measure.label]
+    shown = [measure for measure in words.measures if measure.name in known]
+    for measure in shown:
+        assert measure.meaning.format_map(VIEWS).replace("'", "&#39;") in text
+    positions = [measure for measure in shown if "position" in measure.label]
     assert bool(positions) == (kind == "walk")
     assert ("position" in " ".join(summary(known))) == (kind == "walk")
 
@@ -235,14 +240,15 @@ def test_horizons_show_the_copy_of_the_nearest_view(walk: Evaluation, turn: Eval
     for case, names in ((walk, ("mse",)), (turn, ("mse_unvisited", "mse_visited"))):
         ax = horizon_figure(case).axes[0]
         thin = [line.get_ydata() for line in ax.get_lines()[::2]]
-        expected = ("mean_frame_mse_all", "copy_mse", *names, "reconstruction_mse_all")
+        free = ("last_frame_mse", "mean_frame_mse_all", "copy_mse", "closest_copy_mse")
+        expected = (*free, *names, "reconstruction_mse_all")
         for line, name in zip(thin, expected, strict=True):
             np.testing.assert_array_equal(line, case.by_horizon[name])
     # the running mean does not run over the steps that show no memorised view
-    smooth = horizon_figure(turn).axes[0].get_lines()[7].get_ydata()
+    smooth = horizon_figure(turn).axes[0].get_lines()[11].get_ydata()
     new = np.isnan(turn.by_horizon["mse_visited"])
     assert new[:10].all() and np.isnan(smooth[:9]).all() and np.isfinite(smooth[~new]).all()
-    assert "new view" in frames_figure(turn).axes[0].get_title()
+    assert any("new view" in text.get_text() for text in frames_figure(turn).axes[0].texts)
 
 
 def test_the_learnt_motion_is_that_of_a_repeated_action(walk: Evaluation) -> None:

@@ -17,15 +17,15 @@ from gtm_pyro.experiment.files import experiments, read_experiment
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
 from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
-from gtm_pyro.report.figures import rooms_figure
 from gtm_pyro.report.page import summary
 from gtm_pyro.storage import checkpoints
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.storage.yaml import parse_yaml, read_run
 from gtm_pyro.tasks import LabyrinthRooms, LabyrinthWalk
-from gtm_pyro.tasks.base import MeasuringData
+from gtm_pyro.tasks.base import general_task, task_of
 from gtm_pyro.tasks.labyrinth.clearance import Clearance, room_at
 from gtm_pyro.tasks.labyrinth.raycaster import RayCaster
+from gtm_pyro.tasks.labyrinth.room_figure import rooms_figure
 from gtm_pyro.tasks.labyrinth.room_measures import (
     classifier_of,
     fit_classifier,
@@ -33,7 +33,7 @@ from gtm_pyro.tasks.labyrinth.room_measures import (
     nearest_room,
     room_measures,
 )
-from gtm_pyro.tasks.labyrinth.words import figures_of, measures_of
+from gtm_pyro.tasks.labyrinth.task import RoomsTask
 from gtm_pyro.tasks.labyrinth.world import AGENT_RADIUS, World
 from gtm_pyro.transitions import MomentumTranslation
 
@@ -203,16 +203,18 @@ def test_rooms_never_visited_do_not_count(evaluation: Evaluation, worlds: list[W
 
 
 def test_the_source_measures_its_own_worlds(data: LabyrinthRooms, evaluation: Evaluation, worlds: list[World]) -> None:
-    assert isinstance(data, MeasuringData) and not isinstance(LabyrinthWalk(num_episodes=1), MeasuringData)
-    metrics, _ = data.measures(evaluation, seed=0)
+    walk, task = LabyrinthWalk(num_episodes=1), task_of(data)
+    assert isinstance(task, RoomsTask) and task_of(walk).measure(walk, evaluation, seed=0).metrics == {}
+    metrics, _ = task.measure(data, evaluation, seed=0)
     assert metrics == room_measures(evaluation, worlds, seed=0, view_tolerance=TOLERANCE).metrics
     full = replace(evaluation, metrics=evaluation.metrics | metrics)
-    assert figures_of(full.metrics)[5].file == "rooms.png"
-    labels = {measure.name for measure in measures_of(full.metrics)}
-    assert set(metrics) <= labels and not labels & {"room_accuracy"} & set(evaluation.metrics)
-    said = summary(full.metrics)[-1]
+    words = task.words(full.metrics)
+    assert words.captions[5].file == "rooms.png"
+    assert set(metrics) <= {measure.name for measure in words.measures}
+    assert not {measure.name for measure in general_task().measures} & set(metrics)
+    said = summary(full.metrics, task)[-1]
     assert said.startswith("In rooms that it had visited (") and said.count(" %") == 5
-    assert not any("rooms" in sentence for sentence in summary(evaluation.metrics))
+    assert not any("rooms" in sentence for sentence in summary(evaluation.metrics, task))
 
 
 def test_the_figure_has_a_curve_for_each(evaluation: Evaluation, worlds: list[World]) -> None:

@@ -67,6 +67,7 @@ class ImageNavigation:
     """
 
     # in pose units: what evaluation takes for one place
+    task = "gtm_pyro.tasks.image_navigation.task.ImageNavigationTask"
     cell_size: float | None = 1.0
     # of the grid; an object has its own
     action_names: tuple[str, ...] = walks.ACTION_NAMES

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
@@ -11,14 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gtm_pyro.evaluation.evaluation import Evaluation
 from gtm_pyro.evaluation.views import nearest_view
 from gtm_pyro.tasks.base import Measures
 from gtm_pyro.tasks.labyrinth.clearance import Clearance
 from gtm_pyro.tasks.labyrinth.raycaster import RayCaster
 from gtm_pyro.tasks.labyrinth.world import AGENT_RADIUS, World
-
-if TYPE_CHECKING:
-    from gtm_pyro.evaluation.evaluation import Evaluation
 
 FRAMES_A_ROOM = 300
 """Rendered for the classifier of a world; every fifth is held out."""
@@ -115,7 +112,7 @@ def classifier_of(world: World, seed: np.random.SeedSequence, size: int = 32) ->
 
 
 def room_measures(
-    evaluation: "Evaluation", worlds: Sequence[World], *, seed: int, view_tolerance: tuple[float, float]
+    evaluation: Evaluation, worlds: Sequence[World], *, seed: int, view_tolerance: tuple[float, float]
 ) -> Measures:
     """How often frames are of the room in which the agent stands, by a classifier for each world.
 
@@ -133,17 +130,17 @@ def room_measures(
     episodes, tau = evaluation.episodes, evaluation.episodes.num_observed
     assert episodes.poses is not None  # a labyrinth knows them
     nearest = nearest_view(episodes.poses, tau, view_tolerance)
-    names = ("", "_true_frames", "_reconstructed", "_copy", "_most_seen")
+    shown = {"": evaluation.predicted_frames, "_true_frames": episodes.predicted_frames}
+    shown["_reconstructed"] = evaluation.reconstructed_frames
+    pictures = {name: frames for name, frames in shown.items() if frames is not None}
+    names = (*pictures, "_copy", "_most_seen")
     right: dict[str, list[Tensor]] = {name: [] for name in names}
     counted, own = [], []
     for i, world in enumerate(worlds):
         classify = classifier_of(world, _seed(seed, i), episodes.frame_shape[-1])
         rooms = torch.from_numpy(nearest_room(world, episodes.poses[i].double().numpy()))
         seen, true = rooms[:tau], rooms[tau:]
-        told = {
-            "": classify(evaluation.predicted_frames[i]),
-            "_true_frames": classify(episodes.predicted_frames[i]),
-            "_reconstructed": classify(evaluation.reconstructed_frames[i]),
+        told = {name: classify(frames[i]) for name, frames in pictures.items()} | {
             "_copy": classify(episodes.observed_frames[i])[nearest[i]],
             "_most_seen": seen.bincount().argmax(),
         }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -10,14 +10,11 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.poses.places import VIEW_TOLERANCE
 from gtm_pyro.storage.limits import LARGEST_EPISODES, LARGEST_WORKERS, check_memory, check_range
-from gtm_pyro.tasks.base import Measures, Split, check_request, check_whole, seeded_generator
+from gtm_pyro.tasks.base import Split, check_request, check_whole, seeded_generator
 from gtm_pyro.tasks.labyrinth.motion import ROTATION_ACTIONS, WALK_ACTIONS, Action
 from gtm_pyro.tasks.labyrinth.shards import POSE_NAMES, SHARD_SIZE, Recipe
 from gtm_pyro.tasks.labyrinth.store import ShardStore
 from gtm_pyro.tasks.labyrinth.world import World
-
-if TYPE_CHECKING:
-    from gtm_pyro.evaluation.evaluation import Evaluation
 
 Engine = Literal["raycaster", "vizdoom"]
 
@@ -29,6 +26,7 @@ class Labyrinth:
     :ivar view_tolerance: how near a pose must be to another one, in cells and radians, to count as seen before.
     """
 
+    task = "gtm_pyro.tasks.labyrinth.task.LabyrinthTask"
     frame_shape: tuple[int, int, int] = (3, 32, 32)
     view_tolerance: tuple[float, float] = VIEW_TOLERANCE
 
@@ -218,6 +216,8 @@ class LabyrinthRooms(Labyrinth):
     :raises MissingDependencyError: vizdoom is needed and not installed.
     """
 
+    task = "gtm_pyro.tasks.labyrinth.task.RoomsTask"
+
     def __init__(
         self,
         engine: Engine = "raycaster",
@@ -231,13 +231,6 @@ class LabyrinthRooms(Labyrinth):
     ) -> None:
         recipe = Recipe("labyrinth-rooms", engine, seed, num_steps)
         super().__init__(recipe, WALK_ACTIONS, num_episodes, num_test_episodes, cache, workers)
-
-    def measures(self, evaluation: "Evaluation", *, seed: int) -> Measures:
-        """Whether predicted frames are of the right room; see ``room_measures``, which classifies them."""
-        from gtm_pyro.tasks.labyrinth.room_measures import room_measures
-
-        worlds = self.worlds(evaluation.episodes.batch_size, seed=seed, split="test")
-        return room_measures(evaluation, worlds, seed=seed, view_tolerance=self.view_tolerance)
 
 
 def _indexed(device: torch.device) -> torch.device:

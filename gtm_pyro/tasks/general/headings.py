@@ -1,21 +1,17 @@
 """Agents with a heading, as in figure 3 of Fraccaro et al. 2018: their map, their headings, and the last frames."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from gtm_pyro.evaluation.evaluation import Evaluation
-from gtm_pyro.evaluation.views import heading_sign, nearest_view
-from gtm_pyro.poses.places import leaves
-from gtm_pyro.poses.planar import turned, unwrapped, wrapped
-from gtm_pyro.report.style import PREDICTED, TRUE, UNVISITED, canvas, image, plain
-from gtm_pyro.tasks.labyrinth.map_figure import draw_world, square, world_limits
+from gtm_pyro.evaluation.headings import MapPoses, map_poses
+from gtm_pyro.evaluation.style import PREDICTED, TRUE, UNVISITED, canvas, image, plain
+from gtm_pyro.evaluation.views import nearest_view
+from gtm_pyro.report.ground import Ground, square
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from gtm_pyro.tasks.labyrinth.world import World
 
 # what was memorised, in paler colours than what was predicted
 _SEEN = {TRUE: "#56B4E9", PREDICTED: "#E69F00"}
@@ -24,57 +20,12 @@ _COLUMNS = 16  # frames in a row
 _CELL = 0.84  # inches for a frame
 
 
-class MapPoses(NamedTuple):
-    """True and inferred poses in the true world, in cells and radians.
-
-    :param true: ``(batch, T, 3)``, headings counted on without jumps.
-    :param positions: inferred, ``(batch, T, 2)``, after the best similarity fit over all episodes, or the affine one
-        where states have another dimension. Those of agents that stay in place are the true ones.
-    :param headings: inferred, ``(batch, T)``: what the model says, not fitted but for the sign, for a mirrored map is
-        as good. None where states have no heading.
-    :param moving: whether any agent leaves its place.
-    :param mirrored: whether the inferred map is one.
-    """
-
-    true: np.ndarray
-    positions: np.ndarray
-    headings: np.ndarray | None
-    moving: bool
-    mirrored: bool
-
-    @property
-    def heading_errors(self) -> np.ndarray | None:
-        """Inferred minus true, the short way round, in degrees, ``(batch, T)``; None without inferred ones."""
-        if self.headings is None:
-            return None
-        return np.degrees(wrapped(torch.from_numpy(self.headings - self.true[..., 2])).numpy())
-
-
-def map_poses(evaluation: Evaluation) -> MapPoses | None:
-    """Where the agents are and where they are believed to be; None without poses of a position and a heading."""
-    true, relative, states = evaluation.episodes.poses, evaluation.poses, evaluation.states
-    if true is None or relative is None or not evaluation.episodes.has_heading:
-        return None
-    true = torch.cat([true[..., :2], unwrapped(true[..., 2]).unsqueeze(-1)], -1)
-    moving = leaves(true[..., :2])
-    positions, headings, sign = true[..., :2], None, 1.0
-    if moving:
-        fit = evaluation.similarity
-        local = evaluation.aligned_states if fit is None else fit(states[..., :2])
-        assert local is not None  # wherever there are poses
-        positions = turned(local.to(true), true[:, :1, 2]) + true[:, :1, :2]
-    if evaluation.heading:
-        sign = heading_sign(states, relative)
-        headings = (sign * unwrapped(states[..., 2]) + true[:, :1, 2]).numpy()
-    return MapPoses(true.numpy(), positions.numpy(), headings, moving, sign < 0)
-
-
-def map_figure(evaluation: Evaluation, world: "World | None" = None, episode: int = 0) -> "Figure | None":
+def map_figure(evaluation: Evaluation, ground: Ground | None = None, episode: int = 0) -> "Figure | None":
     """The map with true and inferred poses of one episode, and headings over time; None without headings in poses.
 
     Of agents that turn in place, time runs outwards along the two spirals.
 
-    :param world: the episode's, otherwise paths are on an empty page.
+    :param ground: what is walked on, otherwise paths are on an empty page.
     """
     poses = map_poses(evaluation)
     if poses is None:
@@ -90,12 +41,12 @@ def map_figure(evaluation: Evaluation, world: "World | None" = None, episode: in
             f"predicted: steps {tau + 1} to {total}": slice(tau, total),
         }
         for ax, (title, steps) in zip(axes[0], parts.items(), strict=True):
-            _paths(ax, poses, world, episode, steps, seen=steps.start == 0)
+            _paths(ax, poses, ground, episode, steps, seen=steps.start == 0)
             ax.set_title(title, fontsize=11)
         rest = axes[1] if headed else []
     else:
         figure, axes = canvas(1, 3, (13.6, 4.5))
-        _spirals(axes[0, 0], poses, world, episode, tau)
+        _spirals(axes[0, 0], poses, ground, episode, tau)
         rest = axes[0, 1:] if poses.headings is not None else []
         for ax in axes[0, 1:] if poses.headings is None else []:
             ax.set_visible(False)
@@ -104,9 +55,9 @@ def map_figure(evaluation: Evaluation, world: "World | None" = None, episode: in
     return figure
 
 
-def _paths(ax: Any, poses: MapPoses, world: "World | None", episode: int, steps: slice, seen: bool) -> None:
+def _paths(ax: Any, poses: MapPoses, ground: Ground | None, episode: int, steps: slice, seen: bool) -> None:
     """True and inferred paths of some steps, with an arrow every few steps and both ends marked."""
-    _ground(ax, world, np.concatenate([poses.true[episode, :, :2], poses.positions[episode]]))
+    _ground(ax, ground, np.concatenate([poses.true[episode, :, :2], poses.positions[episode]]))
     if not seen:
         before = poses.true[episode, : steps.start + 1, :2]
         ax.plot(*before.T, color="white", linewidth=1.2, alpha=0.8, zorder=1, label="memorised path")
@@ -136,14 +87,14 @@ def _arrows(ax: Any, places: np.ndarray, directions: np.ndarray, colour: str) ->
     )  # fmt: skip
 
 
-def _spirals(ax: Any, poses: MapPoses, world: "World | None", episode: int, tau: int) -> None:
+def _spirals(ax: Any, poses: MapPoses, ground: Ground | None, episode: int, tau: int) -> None:
     """Where an agent looks that turns in place: the direction is the heading, and time runs outwards."""
     x, y = poses.true[episode, 0, :2]
     reach = 1.0
-    if world is not None:
-        low, high = world_limits(world)
+    if ground is not None:
+        low, high = ground.limits
         reach = max(0.6, 0.8 * float(min(*(poses.true[episode, 0, :2] - low), *(high - poses.true[episode, 0, :2]))))
-    _ground(ax, world, np.array([[x - reach, y - reach], [x + reach, y + reach]]))
+    _ground(ax, ground, np.array([[x - reach, y - reach], [x + reach, y + reach]]))
     radius = np.linspace(0.3, 1, poses.true.shape[1]) * reach
     for name, colour, headings, width in (
         ("true", TRUE, poses.true[episode, :, 2], 5.0),
@@ -168,10 +119,10 @@ def _spirals(ax: Any, poses: MapPoses, world: "World | None", episode: int, tau:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8)
 
 
-def _ground(ax: Any, world: "World | None", points: np.ndarray) -> None:
+def _ground(ax: Any, ground: Ground | None, points: np.ndarray) -> None:
     """A map, or an empty page that holds all points."""
-    if world is not None:
-        draw_world(ax, world)
+    if ground is not None:
+        ground.draw(ax)
     else:
         low, high = square(points.min(0), points.max(0))
         margin = 0.06 * float(high[0] - low[0]) + 0.05
@@ -233,7 +184,8 @@ def last_frames_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | No
     those around the end of memorisation.
     """
     poses, episodes, tau = map_poses(evaluation), evaluation.episodes, evaluation.episodes.num_observed
-    if poses is None or episodes.poses is None:
+    predicted = evaluation.predicted_frames
+    if poses is None or episodes.poses is None or predicted is None:
         return None
     nearest = nearest_view(episodes.poses, tau, evaluation.view_tolerance)
     total, before = episodes.num_steps, min(3, tau)
@@ -258,7 +210,7 @@ def last_frames_figure(evaluation: Evaluation, episode: int = 0) -> "Figure | No
         for column, step in enumerate(steps):
             shown = [episodes.frames[b, step]]
             if step >= tau:
-                shown += [evaluation.predicted_frames[b, step - tau], episodes.frames[b, int(nearest[b, step - tau])]]
+                shown += [predicted[b, step - tau], episodes.frames[b, int(nearest[b, step - tau])]]
             new = step >= tau and evaluation.visited is not None and not bool(evaluation.visited[b, step - tau])
             for ax, frame in zip(rows[:, column], shown, strict=False):
                 _frame(ax, frame, new)
