@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,13 @@ import torch
 from command_cases import SMALL, Fails
 
 from gtm_pyro.cli.parser import BAD_INPUT, main
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker for each core, at most eight; none where only files are named, which are done before workers start."""
+    if config.args and all(".py" in name for name in config.args):
+        return 0
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session", autouse=True)

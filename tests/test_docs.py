@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_readme import ROOT, blocks, commands, run
+from page_cases import ROOT, blocks, commands, run
 
 PAGES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("write_your_own_*.md"))]
 

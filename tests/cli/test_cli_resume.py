@@ -66,8 +66,7 @@ def test_a_run_is_repeated_from_its_config(run: Path, tmp_path: Path, no_report:
     assert (tmp_path / "again" / weights).read_bytes() == (run / weights).read_bytes()
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopping_tells_how_to_go_on(tmp_path: Path, signum: int, status: int) -> None:
+def test_stopping_tells_how_to_go_on(tmp_path: Path) -> None:
     """A real signal in the middle of a training too long to end by itself; then resumed from its checkpoint."""
     out = tmp_path / "a  folder"
     stages = "[{steps: 100000, batch_size: 8, num_observed: 12, num_predicted: 4}]"
@@ -78,12 +77,12 @@ def test_stopping_tells_how_to_go_on(tmp_path: Path, signum: int, status: int) -
         while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
             assert time.monotonic() < deadline and process.poll() is None, "no step was taken"
             time.sleep(0.05)
-        process.send_signal(signum)
+        process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == status, err
+    assert process.returncode == 130, err
     last = err.splitlines()[-1]
     step = int(last.partition("stopped at step ")[2].partition(";")[0])
     assert shlex.split(last.partition("continue with ")[2]) == ["gtm-pyro", "train", "--resume", str(out)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from fitting_cases import DATA, STAGES, HookedData, programs, train
-from test_transition_search import ring_world, turning
+from ring_cases import ring_world, turning
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from folder_cases import loaded
-from test_views import NAMES, agent, model_of, walk
 from torch import Tensor
+from view_cases import NAMES, agent, model_of, walk
 
 from gtm_pyro.episodes import Episodes, concatenate, save_shards
 from gtm_pyro.errors import ConfigError, EpisodesError

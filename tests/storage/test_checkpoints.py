@@ -125,10 +125,7 @@ def test_a_run_that_met_a_full_disk_resumes_bit_for_bit(
     assert_same(parameters(train(out=tmp_path / "a", resume=True)), uninterrupted)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_process_resumes_bit_for_bit(
-    tmp_path: Path, signum: signal.Signals, uninterrupted: dict[str, torch.Tensor]
-) -> None:
+def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]) -> None:
     out = tmp_path / "a"
     script = Path(__file__).parent.with_name("fitting_cases.py")
     process = subprocess.Popen([sys.executable, str(script), str(out)], stderr=subprocess.PIPE, text=True)
@@ -140,15 +137,11 @@ def test_a_killed_process_resumes_bit_for_bit(
     with pytest.raises(RunFolderError, match=f"another process is training in {out}"):
         train(out=out, resume=True)
     assert (out / "metrics.jsonl").read_bytes().startswith(logged)
-    process.send_signal(signum)
-    _, printed = process.communicate(timeout=30)
+    process.kill()
+    process.communicate(timeout=30)
     latest = checkpoints.load_latest(out / "checkpoint")
     assert latest is not None and 3 <= latest.step < TOTAL
-    if signum == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == 128 + signum
-        assert f"stopped at step {latest.step}" in printed
+    assert process.returncode == -signal.SIGKILL
     resumed = train(out=out, resume=True)
     assert_same(parameters(resumed), uninterrupted)
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -280,8 +280,8 @@ def test_an_engine_ends_with_its_interpreter():
     program = """
 import os, signal, sys
 import numpy as np
-from gtm_pyro.data.labyrinth.doom import DoomEngine
-from gtm_pyro.data.labyrinth.maps import room
+from gtm_pyro.tasks.labyrinth.doom import DoomEngine
+from gtm_pyro.tasks.labyrinth.maps import room
 engine = DoomEngine([room(np.random.default_rng(0))])
 print(engine.pid, flush=True)
 sys.stdin.read()
