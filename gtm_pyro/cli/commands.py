@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from gtm_pyro.cli.action_files import read_actions
@@ -37,6 +38,7 @@ from gtm_pyro.evaluation.localisation import localise
 from gtm_pyro.experiment import catalogue
 from gtm_pyro.experiment.declared import Experiment
 from gtm_pyro.experiment.files import experiments
+from gtm_pyro.experiment.trust import foreign_classes
 from gtm_pyro.inference.losses import FOR_ANY_PAIR
 from gtm_pyro.report.comparison import check_suffix, compare
 from gtm_pyro.report.figures import save_figures
@@ -57,14 +59,14 @@ def train_command(arguments: Namespace) -> None:
     config, folder, resume = planned_run(arguments)
     experiment, device = build(config)
     rehearsed = _rehearsed(experiment, device)
-    for line in experiment.config.notes:
+    for line in experiment.notes:
         print(line)
     is_new = not folder.path.exists()
     if not resume:
         RunFolder.create(folder.path)
     try:
         with folder.held():
-            write_result(folder.config, experiment.config.yaml().encode())
+            write_result(folder.config, experiment.yaml().encode())
             _train(experiment, folder, device, resume, rehearsed)
     except GTMPyroError:
         if is_new:
@@ -92,7 +94,8 @@ def _rehearsed(experiment: Experiment, device: torch.device) -> Rehearsal:
 
 def _train(experiment: Experiment, folder: RunFolder, device: torch.device, resume: bool, rehearsed: Rehearsal) -> None:
     fields = experiment.fields
-    go_on = f"gtm-pyro train --resume {quoted(folder.path)}"
+    trust = " --trust" if foreign_classes(yaml.safe_load(experiment.yaml())) else ""
+    go_on = f"gtm-pyro train --resume {quoted(folder.path)}{trust}"
     with _if_stopped(f"continue with {go_on}"):
         fit(
             experiment.model,

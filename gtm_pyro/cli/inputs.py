@@ -18,6 +18,7 @@ from gtm_pyro.experiment.config import Config, resolve
 from gtm_pyro.experiment.declared import Experiment
 from gtm_pyro.experiment.files import experiments, read_experiment
 from gtm_pyro.experiment.schema import data_path
+from gtm_pyro.experiment.trust import check_trusted
 from gtm_pyro.storage import checkpoints
 from gtm_pyro.storage.limits import check_episodes, check_memory
 from gtm_pyro.storage.names import quoted
@@ -36,7 +37,10 @@ def planned_run(arguments: Namespace) -> tuple[Config, RunFolder, bool]:
     if arguments.resume is None:
         if name is None:
             raise ConfigError(f"experiment: expected {' or '.join(experiments())} or a YAML file, got none")
-        config = resolve(read_experiment(name), overrides)
+        raw = read_experiment(name)
+        if (Path(name).parent / "checkpoint").is_dir():  # the config of a run
+            check_trusted(Path(name), raw, overrides, arguments.trust)
+        config = resolve(raw, overrides)
         folder = RunFolder(Path(arguments.out or Path("runs") / Path(name).stem))
         _refuse_used(folder)
         return config, folder, False
@@ -46,6 +50,7 @@ def planned_run(arguments: Namespace) -> tuple[Config, RunFolder, bool]:
         raise ConfigError(f"--resume: expected one run folder, got {got}")
     folder = RunFolder.open(where.pop())
     stored = read_run(folder.config)
+    check_trusted(folder.config, stored, overrides, arguments.trust)
     if name is None:
         refused = [field for field in overrides if field.split(".")[0] not in _MAY_CHANGE]
         if refused:
@@ -76,10 +81,15 @@ def _check_same_settings(asked: Config, stored: Config, folder: RunFolder) -> No
 
 
 def one_run(arguments: Namespace, command: str) -> RunFolder:
-    """The run folder that a command was given."""
+    """The run folder that a command was given.
+
+    :raises ConfigError: its config names classes of other packages that the command does not.
+    """
     if arguments.folder is None:
         raise ConfigError(f"DIR: expected a run folder, got none; usage: gtm-pyro {command} DIR")
-    return RunFolder.open(arguments.folder)
+    folder = RunFolder.open(arguments.folder)
+    check_trusted(folder.config, read_run(folder.config), arguments.overrides, arguments.trust)
+    return folder
 
 
 def check_file(option: str, name: str | os.PathLike[str] | None) -> None:
@@ -150,7 +160,7 @@ def stored(folder: RunFolder, overrides: Mapping[str, str]) -> Raw:
 def trained(folder: RunFolder, overrides: Mapping[str, str]) -> tuple[Experiment, torch.device]:
     """What the config of a run declares, with its newest parameters, and the device that they are on."""
     experiment, device = build(resolve(stored(folder, overrides), overrides), training=False)
-    for line in experiment.config.notes:
+    for line in experiment.notes:
         print(line)
     checkpoints.restore(folder.path, experiment.model, experiment.guide)
     for program in (experiment.model, experiment.guide):

@@ -36,6 +36,7 @@ from gtm_pyro.storage.names import streams_that_show_every_name
 BAD_INPUT = 2
 
 _MACHINE = ("device", "num_threads")
+_TRUST = "import what the run's config.yaml names of other packages than gtm_pyro and Pyro; importing a module runs it"
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
 
 
@@ -87,6 +88,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
             group.add_argument(f"--{field}", metavar="VALUE", default=argparse.SUPPRESS, help=FIELDS[field])
         if usage.startswith("DIR") and not usage.startswith("DIR DIR"):
             parser.add_argument("folder", metavar="DIR", nargs="?", help="a run folder")
+            parser.add_argument("--trust", action="store_true", help=_TRUST)
         return parser
 
     usage = "EXPERIMENT [--out DIR] [--FIELD VALUE ...], or train --resume DIR"
@@ -97,6 +99,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     text = """continue the run in DIR, or in --out, from its newest checkpoint; on a CPU, with the same number of
         threads, it ends in the same parameters as a run that was never stopped"""
     add("--resume", metavar="DIR", nargs="?", const="", help=text)
+    add("--trust", action="store_true", help=_TRUST)
 
     usage = "DIR [--data.images DIR2] [--out FILE.json] [--report DIR3]"
     text = "measure a trained run, also on images of your own"

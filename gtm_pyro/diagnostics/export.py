@@ -21,7 +21,7 @@ def save_diagnosis(diagnosis: Diagnosis, folder: RunFolder, step: int) -> None:
     """Add the findings to what lies in a folder; those of other checks on the same parameters stay.
 
     :param step: optimiser steps that the parameters have seen.
-    :raises RunFolderError: a file is damaged or cannot be written.
+    :raises RunFolderError: a file cannot be written. A damaged one is written anew.
     """
     earlier, groups = _earlier(folder, step)
     others = {k: v for k, v in read_numbers(folder.evaluation).items() if not _is_diagnosis(k)}

@@ -1,5 +1,6 @@
 """Posterior and predictions as an ArviZ tree with named dimensions."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +12,15 @@ import torch
 
 from gtm_pyro.diagnostics.draws import FRAME, NamedDraws, Sites, array
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import EpisodesError, RunFolderError
+from gtm_pyro.errors import EpisodesError, first_line
 from gtm_pyro.inference.programs import drawing
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.limits import check_memory
 
 if TYPE_CHECKING:
     from xarray import Dataset, DataTree
+
+logger = logging.getLogger(__name__)
 
 _CONSTANT = {
     "observed_frames": ("episode", "observed_step", *FRAME),
@@ -130,9 +133,9 @@ def save_posterior(tree: "DataTree", path: str | os.PathLike[str]) -> Path:
 
 
 def read_groups(path: str | os.PathLike[str], parent: str) -> "dict[str, Dataset]":
-    """The groups below ``parent`` of a file that ``save_posterior`` wrote, in memory; none where there is no file.
+    """The groups below ``parent`` of a file that ``save_posterior`` wrote, in memory.
 
-    :raises RunFolderError: the file cannot be read.
+    None where there is no file, or a damaged one.
     """
     tree = _read_tree(Path(path))
     if tree is None or parent not in tree.children:
@@ -141,11 +144,11 @@ def read_groups(path: str | os.PathLike[str], parent: str) -> "dict[str, Dataset
 
 
 def add_groups(groups: "Mapping[str, Dataset]", path: str | os.PathLike[str], replacing: str) -> Path:
-    """Write groups beside those that are in a file, or in a new file.
+    """Write groups beside those that are in a file, or in a new file where there is none or a damaged one.
 
     :param groups: by name, ``diagnostics/khat`` for instance.
     :param replacing: a group that is removed first, with all below it.
-    :raises RunFolderError: the file cannot be read or written.
+    :raises RunFolderError: the file cannot be written.
     """
     from xarray import DataTree
 
@@ -165,8 +168,9 @@ def _read_tree(path: Path) -> "DataTree | None":
     try:
         with open_datatree(path, engine="h5netcdf") as tree:
             return tree.load().copy()
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: expected an ArviZ tree in NetCDF ({error})") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # HDF5 knows many ways to be damaged
+        logger.warning("%s: expected an ArviZ tree in NetCDF (%s); it is written anew", path, first_line(error))
+        return None
 
 
 def _constants(episodes: Episodes) -> dict[str, NamedDraws]:

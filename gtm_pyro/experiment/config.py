@@ -125,7 +125,9 @@ class Config:
         built = ("model", "data", "loss", "stages", "learning_rates", "evaluation")
         rest = {name: made[name] for name in FIELDS if name not in (*built, "guide")}
         parts = {name: made[name] for name in built if name != "data"}
-        experiment = Experiment(guide=guide, data=config._data, fields=rest, config=config, **parts)
+        experiment = Experiment(
+            guide=guide, data=config._data, fields=rest, yaml=config.yaml, notes=config.notes, **parts
+        )
         if not (training and Said(self._raw, self._given).swaps("model", "guide")):
             return experiment
         return config._without_misfits(experiment)
@@ -137,7 +139,9 @@ class Config:
         if not found.notes:
             return experiment
         config = self._with(found.overrides, found.notes)
-        return replace(experiment, stages=found.stages, learning_rates=found.rates, config=config)
+        return replace(
+            experiment, stages=found.stages, learning_rates=found.rates, yaml=config.yaml, notes=config.notes
+        )
 
     def _with(self, chosen: Mapping[str, str], notes: Sequence[str]) -> "Config":
         """With more that was chosen, and why."""

@@ -1,7 +1,7 @@
 """What an experiment declares, once it is made: the objects of a training, and what they are measured on."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gtm_pyro.episodes import Episodes
-    from gtm_pyro.experiment.config import Config
     from gtm_pyro.tasks import EpisodeData
     from gtm_pyro.training.stages import LearningRates, Stage
 
@@ -60,7 +59,8 @@ class EvaluationSettings:
 class Experiment:
     """The objects that an experiment declares, ready to train or to evaluate.
 
-    :param config: the settled config that they were made of.
+    :param yaml: gives the text of config.yaml.
+    :param notes: what the data decided, a line each.
     """
 
     model: "nn.Module"
@@ -71,7 +71,8 @@ class Experiment:
     learning_rates: "LearningRates"
     evaluation: EvaluationSettings
     fields: Mapping[str, Any]
-    config: "Config"
+    yaml: Callable[[], str]
+    notes: tuple[str, ...] = ()
 
     @property
     def nearness(self) -> dict[str, Any]:

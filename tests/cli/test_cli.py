@@ -182,7 +182,12 @@ def test_a_guide_of_ones_own_from_the_current_folder(tmp_path: Path) -> None:
     subprocess.run([script, *words], cwd=tmp_path, check=True, capture_output=True, timeout=120)
     config = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
     assert config["guide"] == {"class_path": "own_guides.MyGuide", "init_args": {"strength": 4.0}}
-    # from elsewhere the class cannot be found, and the message says so
-    elsewhere = [script, "evaluate", tmp_path / "a"]
-    done = subprocess.run(elsewhere, cwd="/", capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "there is no module own_guides" in done.stderr and done.stderr.count("\n") == 1
+    # a run folder may be somebody else's; from elsewhere the class cannot be found, and the message says so
+    for words, message in (
+        ([], "a/config.yaml: names own_guides.MyGuide, which comes with neither gtm_pyro nor Pyro"),
+        (["--trust"], "there is no module own_guides"),
+        (["--guide", "own_guides.MyGuide"], "there is no module own_guides"),
+    ):
+        elsewhere = [script, "evaluate", tmp_path / "a", *words]
+        done = subprocess.run(elsewhere, cwd="/", capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
