@@ -1,7 +1,10 @@
 """Exceptions that users meet. Each carries one line that says what was expected and what came."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_TOLD = 10
 
 
 class GTMPyroError(Exception):
@@ -49,6 +52,33 @@ class EngineError(GTMPyroError):
 
 class MissingDependencyError(GTMPyroError, ImportError):
     """An optional package is needed; the message holds the install command."""
+
+
+class Together:
+    """Errors of the files of one folder, which are told together.
+
+    :ivar errors: those of the files so far.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[GTMPyroError] = []
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """One file is read inside."""
+        try:
+            yield
+        except (EpisodesError, ImagesError) as error:
+            self.errors.append(error)
+
+    def tell(self) -> None:
+        """Raise the error if there was one; of several, one that names the first ten and says how many there are."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            first = "; ".join(str(error) for error in self.errors[:_TOLD])
+            rest = f"; the first {_TOLD} are: " if len(self.errors) > _TOLD else ": "
+            raise type(self.errors[0])(f"{len(self.errors)} files cannot be used{rest}{first}")
 
 
 def check_positive(**numbers: float) -> None:

@@ -48,6 +48,7 @@ from gtm_pyro.report.video import check_video, save_video
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.interrupts import Interrupted
 from gtm_pyro.storage.names import quoted
+from gtm_pyro.storage.progress import phase
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.tasks.base import task_of
 from gtm_pyro.training.fitting import fit
@@ -149,16 +150,17 @@ def diagnose_command(arguments: Namespace) -> None:
     overrides = all_held_out(folder, arguments.overrides)
     other = other_folder(arguments)
     experiment, device = trained(folder, overrides)
-    diagnosis = diagnose(
-        experiment.model,
-        experiment.guide,
-        experiment.held_out(device),
-        seed=experiment.evaluation.seed,
-        checks=checks,
-        num_draws=arguments.draws,
-        num_simulations=arguments.simulations,
-        **experiment.nearness,
-    )
+    with phase("looking whether the posterior can be trusted"):
+        diagnosis = diagnose(
+            experiment.model,
+            experiment.guide,
+            experiment.held_out(device),
+            seed=experiment.evaluation.seed,
+            checks=checks,
+            num_draws=arguments.draws,
+            num_simulations=arguments.simulations,
+            **experiment.nearness,
+        )
     for name, value in diagnosis.numbers.items():
         print(f"{name:<42} {value:.4g}")
     for check, sentence in diagnosis.advice.items():
@@ -177,10 +179,11 @@ def localise_command(arguments: Namespace) -> None:
     """Find agents that were put anywhere on a map."""
     folder, other = one_run(arguments, "localise"), other_folder(arguments)
     walks = localisation_inputs(folder, arguments)
-    result = localise(
-        walks.model, walks.guide, walks.first, walks.second,
-        mapper=walks.mapper, kidnapped=walks.kidnapped, cell_size=walks.cell_size, seed=arguments.seed,
-    )  # fmt: skip
+    with phase("finding the agents"):
+        result = localise(
+            walks.model, walks.guide, walks.first, walks.second,
+            mapper=walks.mapper, kidnapped=walks.kidnapped, cell_size=walks.cell_size, seed=arguments.seed,
+        )  # fmt: skip
     for name, value in result.metrics.items():
         print(f"{name:<36} {value:.4g}")
     out = other or folder
@@ -277,7 +280,8 @@ def _evaluate(experiment: Experiment, device: torch.device, rehearsal: bool = Fa
     guide: Any = experiment.guide
     episodes, seed = experiment.held_out(device, 1 if rehearsal else None), experiment.evaluation.seed
     few: dict[str, Any] = {"iwae_particles": 0} if rehearsal else {}
-    return with_measures(evaluate(model, guide, episodes, seed=seed, **few, **experiment.nearness), experiment)
+    with phase("rehearsing the evaluation" if rehearsal else "evaluating"):
+        return with_measures(evaluate(model, guide, episodes, seed=seed, **few, **experiment.nearness), experiment)
 
 
 def _finish(experiment: Experiment, folder: RunFolder, device: torch.device) -> None:
@@ -293,7 +297,8 @@ def _report(evaluation: Evaluation, experiment: Experiment, folder: RunFolder, d
     guide: Any = experiment.guide
     asked, names = experiment.evaluation, experiment.data.action_names
     few = evaluation.episodes[: asked.posterior_episodes].to(device)
-    tree = posterior(model, guide, few, asked.posterior_samples, seed=asked.seed, action_names=names)
+    with phase("drawing from the posterior"):
+        tree = posterior(model, guide, few, asked.posterior_samples, seed=asked.seed, action_names=names)
     with diagnosis_kept(folder, newest_step(folder)):
         evaluation.save(folder.evaluation)
         save_posterior(tree, folder.posterior)
@@ -302,15 +307,16 @@ def _report(evaluation: Evaluation, experiment: Experiment, folder: RunFolder, d
     if isinstance(transition, nn.Module):
         transition.to("cpu")
     task = task_of(experiment.data)
-    save_figures(
-        evaluation,
-        folder.figures,
-        task=task,
-        ground=task.ground(experiment.data, evaluation, seed=asked.seed, episode=0),
-        transition=transition,
-        training=folder.read_metrics(),
-        action_names=names,
-    )
+    with phase("drawing figures"):
+        save_figures(
+            evaluation,
+            folder.figures,
+            task=task,
+            ground=task.ground(experiment.data, evaluation, seed=asked.seed, episode=0),
+            transition=transition,
+            training=folder.read_metrics(),
+            action_names=names,
+        )
     write_report(folder, task)
 
 

@@ -260,8 +260,10 @@ def _run(words: list[str]) -> int:
         sys.path.append(os.getcwd())
 
     from gtm_pyro.cli import commands
+    from gtm_pyro.storage.progress import progress_shown
 
-    getattr(commands, f"{name.replace(' ', '_')}_command")(arguments)
+    with progress_shown():
+        getattr(commands, f"{name.replace(' ', '_')}_command")(arguments)
     return 0
 
 

@@ -15,6 +15,7 @@ from gtm_pyro.evaluation.generation import Generated
 from gtm_pyro.evaluation.style import MEAN, PREDICTED, TRUE, image
 from gtm_pyro.report.animation import gif
 from gtm_pyro.storage.atomic import write_result
+from gtm_pyro.storage.progress import watched
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,13 +56,14 @@ def save_video(generated: Generated, path: str | os.PathLike[str], heading: bool
     steps = range(len(generated.frames))
     if Path(path).suffix.lower() == ".gif":
         shown = steps[:: -(-len(steps) // _GIF_PICTURES)]
-        return write_result(path, gif(list(_pictures(generated, shown, heading)), 1000 / rate))
+        pictures = watched(_pictures(generated, shown, heading), "making the film", "picture", len(shown))
+        return write_result(path, gif(list(pictures), 1000 / rate))
     import imageio.v3 as iio
 
     buffer = io.BytesIO()
     with iio.imopen(buffer, "w", plugin="pyav", extension=".mp4") as film:
         film.init_video_stream("libx264", fps=rate)
-        for picture in _pictures(generated, steps, heading):
+        for picture in watched(_pictures(generated, steps, heading), "making the film", "picture", len(steps)):
             film.write_frame(np.asarray(picture))
     return write_result(path, buffer.getvalue())
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from gtm_pyro.episodes import Episodes, episodes_from_arrays
-from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.errors import ConfigError, EpisodesError, Together
 from gtm_pyro.poses.conventions import check_readings
+from gtm_pyro.storage.progress import watched
 from gtm_pyro.storage.shards import declared, find_shards, read_shard
 from gtm_pyro.tasks.base import Split, check_request, seeded_generator
 
@@ -75,27 +76,30 @@ class SavedEpisodes:
         first: Episodes | None = None
         doubts: dict[str, str] = {}
         acting, number = False, 0
-        for path in find_shards(directory):
-            source = f"{path}: "
-            arrays = declared(
-                read_shard(path),
-                source,
-                pose_names=pose_names,
-                continuous_actions=continuous_actions,
-                num_actions=num_actions,
-            )
-            episodes = episodes_from_arrays(arrays, source=source)
-            first = first or episodes[0]
-            said = (arrays if not self._shards else self._shards[0]).get("num_actions")
-            _check_alike(source, episodes, first, None if said is None else int(said))
-            if len(self._shards) < _ASKED[0]:
-                doubts = _doubt(source, episodes) | doubts
-            acting = acting or bool(episodes.actions.any())
-            number = max(number, episodes.num_actions or 0)
-            places += [_Place(len(self._shards), *where) for where in _segments(episodes)]
-            self._observed.append(episodes.num_observed)
-            self._shards.append({name: array for name, array in arrays.items() if name != "num_observed"})
-        assert first is not None  # find_shards never returns an empty list
+        paths, problems = find_shards(directory), Together()
+        for path in watched(paths, "reading shards", "shard", len(paths)):
+            with problems.one():
+                source = f"{path}: "
+                arrays = declared(
+                    read_shard(path),
+                    source,
+                    pose_names=pose_names,
+                    continuous_actions=continuous_actions,
+                    num_actions=num_actions,
+                )
+                episodes = episodes_from_arrays(arrays, source=source)
+                first = first or episodes[0]
+                said = (arrays if not self._shards else self._shards[0]).get("num_actions")
+                _check_alike(source, episodes, first, None if said is None else int(said))
+                if len(self._shards) < _ASKED[0]:
+                    doubts = _doubt(source, episodes) | doubts
+                acting = acting or bool(episodes.actions.any())
+                number = max(number, episodes.num_actions or 0)
+                places += [_Place(len(self._shards), *where) for where in _segments(episodes)]
+                self._observed.append(episodes.num_observed)
+                self._shards.append({name: array for name, array in arrays.items() if name != "num_observed"})
+        problems.tell()
+        assert first is not None  # find_shards never returns an empty list, and problems were told
         for doubt, source in doubts.items():
             logger.warning("%s%s (docs/your_data.md says how)", source, doubt)
         if not acting:

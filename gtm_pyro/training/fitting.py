@@ -27,6 +27,7 @@ from gtm_pyro.initialisation import Automatic
 from gtm_pyro.networks.precision import Precision, check_precision
 from gtm_pyro.storage.interrupts import StopSignals
 from gtm_pyro.storage.limits import check_seed
+from gtm_pyro.storage.progress import progress_shown
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.tasks.base import EpisodeData
 from gtm_pyro.training.learner import Learner
@@ -147,6 +148,7 @@ def fit(
         module_parameters(model, guide),
         warnings.catch_warnings(),
         StopSignals() as signals,
+        progress_shown(progress),
     ):
         warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
         objects = {"loss": loss, "initialisation": initialisation, "auxiliary": auxiliary}

@@ -18,6 +18,7 @@ from gtm_pyro.initialisation import Automatic
 from gtm_pyro.storage import checkpoints
 from gtm_pyro.storage.checkpoints import Checkpoint
 from gtm_pyro.storage.interrupts import Interrupted, StopSignals
+from gtm_pyro.storage.progress import phase
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.tasks.base import EpisodeData
 from gtm_pyro.training.learner import Learner
@@ -179,7 +180,8 @@ class Training:
             episodes = self.episodes(replace(stage, batch_size=max(stage.batch_size, INITIAL_EPISODES)), seed)
             own = getattr(self.learner.auxiliary, "initialise", None)
             initialise = own if own and isinstance(self.initialisation, Automatic) else self.initialisation
-            initialise(self.learner.model, episodes)
+            with phase("searching for starting values"):
+                initialise(self.learner.model, episodes)
         prepare = getattr(self.learner.guide, "initialise", None)
         if prepare is not None:
             stage = self.schedule.stages[0]

@@ -20,6 +20,7 @@ from gtm_pyro.inference.losses import check_combination, loss_value
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
 from gtm_pyro.networks.precision import Precision, networks_in
 from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_range, check_stages
+from gtm_pyro.storage.progress import phase
 from gtm_pyro.tasks.base import EpisodeData
 from gtm_pyro.training.plan import checksum
 from gtm_pyro.training.restarts import check_has_regret
@@ -67,7 +68,7 @@ def rehearse(
         warnings.filterwarnings("ignore", "Encountered NaN")  # an error that says more follows
         if evaluation is not None:
             _rehearse_evaluation(*deepcopy((model, guide)), evaluation)
-        with module_parameters(model, guide):
+        with module_parameters(model, guide), phase("rehearsing the training"):
             return _rehearse_stages(model, guide, data, loss, stages, seed, device, precision, auxiliary)
 
 

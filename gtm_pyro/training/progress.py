@@ -1,6 +1,5 @@
 """What a run tells while it trains: a progress bar, metrics.jsonl, TensorBoard."""
 
-import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.auxiliary import Auxiliary
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage.json import plain
+from gtm_pyro.storage.progress import interval
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.training.learner import scored_frames
 
@@ -60,9 +60,8 @@ class Progress:
     ) -> None:
         self.folder, self.lines = folder, lines
         # the bar's own clock sees this session only, so its time left is right after a resume as well
-        interval = 0.5 if sys.stderr.isatty() else 10.0  # a log file keeps every redraw
         self.bar = tqdm(
-            total=total, initial=step, disable=not show, unit="step", mininterval=interval, dynamic_ncols=True
+            total=total, initial=step, disable=not show, unit="step", mininterval=interval(), dynamic_ncols=True
         )
         self.writer = _summary_writer(folder, step) if folder else None
         self._hook = threading.excepthook

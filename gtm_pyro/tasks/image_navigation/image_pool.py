@@ -39,8 +39,11 @@ class ImagePool:
         self.test_fraction, self.seed = float(test_fraction), seed
         self._cuts: dict[Split, Tensor] = {}
         if directory is not None:
-            for split, paths in split_images(directory, test_fraction, seed).items():
-                self._cuts[split] = self._cut(paths)
+            # read together, so that bad files are named together
+            splits = split_images(directory, test_fraction, seed)
+            cuts = self._cut([path for paths in splits.values() for path in paths])
+            parts = cuts.split([len(paths) * cuts_per_image for paths in splits.values()])
+            self._cuts = dict(zip(splits, parts, strict=True))
 
     def __getitem__(self, split: Split) -> Tensor:
         """Every image of a split, shape (number, 3, size, size), uint8."""

@@ -13,7 +13,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gtm_pyro.errors import ImagesError, MissingDependencyError
+from gtm_pyro.errors import ImagesError, MissingDependencyError, Together
+from gtm_pyro.storage.progress import watched
 from gtm_pyro.tasks.base import Split
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def cut_images(paths: Sequence[Path], cuts_per_image: int, size: int, seed: int)
     depend on its own name and the seed, not on the other images.
 
     :returns: shape (len(paths) * cuts_per_image, 3, size, size), uint8.
-    :raises ImagesError: a file cannot be read, or is smaller than ``size`` pixels.
+    :raises ImagesError: files cannot be read, or are smaller than ``size`` pixels; they are named together.
     """
 
     moving: list[Path] = []
@@ -162,7 +163,12 @@ def cut_images(paths: Sequence[Path], cuts_per_image: int, size: int, seed: int)
         rng = np.random.default_rng([seed, crc32(path.name.encode())])
         return _random_squares(pixels, cuts_per_image, size, rng)
 
-    cuts = np.concatenate([cut(path) for path in paths])
+    cut_out, problems = [], Together()
+    for path in watched(paths, "reading images", "image", len(paths)):
+        with problems.one():
+            cut_out.append(cut(path))
+    problems.tell()
+    cuts = np.concatenate(cut_out)
     if moving:
         logger.warning("images: %s of several pictures, of which the first alone is taken", _some(moving))
     return np.ascontiguousarray(cuts.transpose(0, 3, 1, 2))
