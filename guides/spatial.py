@@ -9,8 +9,9 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.own_loops import program
 from gtm_pyro.inference.programs import GuidedModel
+from gtm_pyro.localisation.explanations import Hypotheses
 from gtm_pyro.localisation.finding import landmarks
-from gtm_pyro.localisation.hypotheses import Hypotheses, HypothesisSearch
+from gtm_pyro.localisation.hypotheses import HypothesisSearch
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
 from gtm_pyro.reading import Reading

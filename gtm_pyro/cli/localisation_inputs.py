@@ -12,7 +12,7 @@ from gtm_pyro.errors import ConfigError
 from gtm_pyro.evaluation.localisation import RECOVERY_STEPS, check_can_localise, check_can_revisit, two_walks
 from gtm_pyro.experiment.catalogue import import_class
 from gtm_pyro.experiment.config import resolve
-from gtm_pyro.localisation.hypotheses import typical_move
+from gtm_pyro.localisation.moves import typical_move
 from gtm_pyro.storage.limits import check_memory
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.storage.yaml import read_run

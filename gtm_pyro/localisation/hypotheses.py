@@ -7,100 +7,22 @@ every continuation of every particle and keeps the heaviest (Fearnhead & Cliffor
 variance of its position, so that it is a Kalman filter where there is a single continuation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gtm_pyro.errors import ConfigError, check_positive
+from gtm_pyro.errors import ConfigError
+from gtm_pyro.localisation.explanations import Hypotheses, SearchSettings, Steps
 from gtm_pyro.localisation.landmarks import Landmarks
+from gtm_pyro.localisation.moves import turning_radius, typical_move
 from gtm_pyro.transitions import Transition
 
 
-class Steps(NamedTuple):
-    """How every step of a path came about.
-
-    :ivar actions: those carried out, ``(*batch, T, action_dim)``.
-    :ivar variance: of the transition, ``(*batch, T)``: large where the agent was moved without an action.
-    :ivar target: a landmark's position, which measures s_t, ``(*batch, T, state_dim)``.
-    :ivar evidence: the variance of that measurement, ``(*batch, T)``; infinite where there is none.
-    :ivar states: the positions that result, ``(*batch, T, state_dim)``.
-    """
-
-    actions: Tensor
-    target: Tensor
-    evidence: Tensor
-    variance: Tensor
-    states: Tensor
-
-    def unsqueeze(self, dim: int) -> "Steps":
-        """Every field with one more dimension of size 1."""
-        return Steps(*(field.unsqueeze(dim) for field in self))
-
-    def pick(self, which: Tensor) -> "Steps":
-        """Of batch ``(batch, N)``, the ones numbered ``which`` ``(batch, M)``."""
-        rows = torch.arange(len(which), device=which.device).unsqueeze(-1)
-        return Steps(*(field[rows, which] for field in self))
-
-
-class Hypotheses(NamedTuple):
-    """What :meth:`HypothesisSearch.__call__` finds.
-
-    :param log_weight: log p(hypothesis | x, a), normalised over the hypotheses, ``(*batch, N)``; -inf for none.
-    :param online: of the best hypothesis at each step, given the frames up to it, batch ``(*batch)``.
-    :param online_gain: how far each online state was drawn from the prediction to its target, ``(*batch, T)``.
-    :param online_variance: of a coordinate of the online states, in the unit of a step's variance, ``(*batch, T)``.
-    :param filtered: mean of s_t given the frames up to t, under each hypothesis alive then, ``(*batch, T, N, D)``.
-    :param filtered_variance: of one coordinate, with a heading that of a position's, ``(*batch, T, N)``.
-    :param filtered_log_weight: ``(*batch, T, N)``, normalised.
-    :param past: the steps of the hypotheses of these numbers, ``(*batch, M)``, as a batch of that shape.
-    """
-
-    log_weight: Tensor
-    online: Steps
-    online_gain: Tensor
-    online_variance: Tensor
-    filtered: Tensor
-    filtered_variance: Tensor
-    filtered_log_weight: Tensor
-    past: Callable[[Tensor], Steps]
-
-    @property
-    def steps(self) -> Steps:
-        """Of each hypothesis, batch ``(*batch, N)``."""
-        return self.past(
-            torch.arange(self.log_weight.shape[-1], device=self.log_weight.device).expand(self.log_weight.shape)
-        )
-
-    @property
-    def best(self) -> Steps:
-        """Of the heaviest hypothesis, batch ``(*batch, 1)``."""
-        return self.past(self.log_weight.argmax(-1, keepdim=True))
-
-
 @dataclass(frozen=True)
-class HypothesisSearch:
-    """The search's settings.
-
-    :param num_hypotheses: N, kept at each step.
-    :param landmark_scale: how far from a landmark a frame that looks like it is taken, in moves, where landmarks do not
-        say it in state units.
-    :param kidnap: probability, at each step, of being moved to a landmark without an action.
-    :param overlap: probability that the frame of one place is seen at another place's position.
-    :param every_look: let frames that show the same again, while the agent stands still or pushes against a wall, be
-        measurements of where it is, each as good as the first. It makes a path too sure; walls are learnt from it.
-    """
-
-    num_hypotheses: int = 256
-    landmark_scale: float = 0.2
-    kidnap: float = 0.0
-    overlap: float = 1e-3
-    every_look: bool = False
-
-    def __post_init__(self) -> None:
-        check_positive(num_hypotheses=self.num_hypotheses, landmark_scale=self.landmark_scale, overlap=self.overlap)
+class HypothesisSearch(SearchSettings):
+    """The search; :class:`SearchSettings` says what its arguments mean."""
 
     @torch.no_grad()
     def __call__(
@@ -168,59 +90,3 @@ def _together(parts: list[Hypotheses], which: list[Tensor]) -> Hypotheses:
     fields = parts[0]._asdict()
     joined = {name: join([getattr(part, name) for part in parts]) for name in fields if name not in ("online", "past")}
     return Hypotheses(online=join_steps([part.online for part in parts]), past=past, **joined)
-
-
-def turning_radius(transition: Transition, actions: Tensor) -> Tensor:
-    """How far a turn of one radian moves things, in state units, ``(batch,)``: the unit of headings in distances.
-
-    It is how far, as a root mean square over the steps that move, the episode's path by actions alone is from its
-    middle: so much is the position at one end changed by a wrong heading at the other. 1 for a path without extent.
-
-    :param transition: one with a heading.
-    :param actions: ``(batch, T, action_dim)``.
-    """
-    start = actions.new_zeros(len(actions), transition.state_dim)
-    still = start.unsqueeze(1).expand(-1, actions.shape[1], -1)
-    path = transition.rollout(start, actions, still).detach()
-    if actions.shape[1] < 2:
-        return actions.new_ones(len(actions))
-    step = path.diff(dim=1).abs()
-    length = step.sum(-1, keepdim=True)
-    moved = length > 1e-3 * length.amax(1, keepdim=True)
-    # steps that stand still do not draw the middle to them
-    counted = torch.cat([torch.ones_like(moved[:, :1]), moved], 1).to(path)
-    place = path[..., :2]
-    middle = (counted * place).sum(1, keepdim=True) / counted.sum(1, keepdim=True)
-    away = (counted * (place - middle).square().sum(-1, keepdim=True)).sum(1) / counted.sum(1)
-    radius = away.squeeze(-1).sqrt()
-    turn = (counted[:, 1:, 0] * step[..., 2]).sum(1) / counted[:, 1:, 0].sum(1).clamp_min(1)
-    return torch.where(radius > turn, radius, 1.0)
-
-
-def typical_move(transition: Transition, actions: Tensor, radius: Tensor | None = None) -> Tensor:
-    """Root mean square length of the moves of each episode, in state units, ``(batch,)``; 1 where nothing moves.
-
-    :param actions: ``(batch, T, action_dim)``.
-    :param radius: the length of a turn of one radian, ``(batch,)``; None where no coordinate is a heading.
-    """
-    moves = free_moves(transition, actions, radius)[:, 1:]
-    if not moves.shape[1]:
-        return actions.new_ones(len(actions))
-    length = moves.norm(dim=-1)
-    moving = length > 0.1 * length.amax(-1, keepdim=True)
-    square = (length.square() * moving).sum(-1) / moving.sum(-1).clamp_min(1)
-    return torch.where(moving.any(-1), square.sqrt(), 1.0)
-
-
-def free_moves(transition: Transition, actions: Tensor, radius: Tensor | None = None) -> Tensor:
-    """Where actions lead from the origin if nothing is in the way, ``(batch, T, state_dim)``.
-
-    :param actions: ``(batch, T, action_dim)``.
-    :param radius: as of :func:`typical_move`: headings are in state units.
-    """
-    origin = actions.new_zeros(transition.state_dim)
-    free = getattr(transition, "moves", lambda a: transition.loc(origin, transition.controls(a)) - origin)
-    moves: Tensor = free(actions).detach()
-    if radius is None:
-        return moves
-    return moves * torch.stack([torch.ones_like(radius), torch.ones_like(radius), radius], -1).unsqueeze(1)

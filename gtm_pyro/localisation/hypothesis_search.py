@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gtm_pyro.localisation.hypotheses import Hypotheses, Steps, free_moves
+from gtm_pyro.localisation.explanations import Hypotheses, SearchSettings, Steps
 from gtm_pyro.localisation.landmarks import Landmarks
+from gtm_pyro.localisation.moves import free_moves
 from gtm_pyro.localisation.own_maps import Own
 from gtm_pyro.localisation.search_kernels import (
     EVIDENCE,
@@ -30,9 +30,6 @@ from gtm_pyro.localisation.search_kernels import (
 )
 from gtm_pyro.localisation.selection import HEADING, Array, lineages, name_places
 from gtm_pyro.transitions import Transition
-
-if TYPE_CHECKING:
-    from gtm_pyro.localisation.hypotheses import HypothesisSearch
 
 # between explanations that are equally likely a fixed draw decides, by so much in log probability: over what rounding
 # does to float64, under anything that frames say
@@ -54,7 +51,7 @@ class Search:
 
     def __init__(
         self,
-        settings: HypothesisSearch,
+        settings: SearchSettings,
         transition: Transition,
         actions: Tensor,
         landmarks: Landmarks,

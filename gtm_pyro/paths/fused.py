@@ -7,7 +7,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from gtm_pyro.localisation.hypotheses import Steps
+from gtm_pyro.localisation.explanations import Steps
 from gtm_pyro.transitions import Transition
 from gtm_pyro.transitions.recurrence import unroll
 

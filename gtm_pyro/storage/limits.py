@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gtm_pyro.errors import ConfigError
-
-if TYPE_CHECKING:
-    from gtm_pyro.tasks.base import EpisodeData
-    from gtm_pyro.training.stages import Stage
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's global generator takes no larger one."""
@@ -47,15 +43,18 @@ def check_memory(name: str, number: int, bytes_each: float) -> None:
     _check_room(name, number, bytes_each, _memory(), "the memory of this machine")
 
 
-def check_episodes(name: str, number: int, steps: int, data: "EpisodeData") -> None:
+class Sized(Protocol):
+    """What has frames and actions of one size."""
+
+    @property
+    def frame_shape(self) -> Sequence[int]: ...
+    @property
+    def action_dim(self) -> int: ...
+
+
+def check_episodes(name: str, number: int, steps: int, data: Sized) -> None:
     """Raise ConfigError if so many episodes of so many steps cannot fit into memory."""
     check_memory(f"{name} * steps", number * steps, 4 * (math.prod(data.frame_shape) + data.action_dim))
-
-
-def check_stages(stages: "Sequence[Stage]", data: "EpisodeData") -> None:
-    """Raise ConfigError for the first stage of which not even one batch of episodes can fit into memory."""
-    for number, stage in enumerate(stages, 1):
-        check_episodes(f"stage {number}: batch_size", stage.batch_size, stage.num_observed + stage.num_predicted, data)
 
 
 def check_disk(name: str, number: int, bytes_each: float, folder: Path) -> None:

@@ -19,7 +19,7 @@ from gtm_pyro.inference.checks import check_programs
 from gtm_pyro.inference.losses import check_combination, loss_value
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters, set_seed
 from gtm_pyro.networks.precision import Precision, networks_in
-from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_range, check_stages
+from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_episodes, check_range
 from gtm_pyro.storage.progress import phase
 from gtm_pyro.tasks.base import EpisodeData
 from gtm_pyro.training.plan import checksum
@@ -61,7 +61,8 @@ def rehearse(
         a value or a shape. Errors of this library pass unchanged, but for those of the evaluation, which say so.
     """
     device = torch.device(device)
-    check_stages(stages, data)
+    for number, stage in enumerate(stages, 1):
+        check_episodes(f"stage {number}: batch_size", stage.batch_size, stage.num_observed + stage.num_predicted, data)
     check_particles(loss)
     check_has_regret(model, guide, tuple(stages))
     with callers_random_state(device), warnings.catch_warnings():

@@ -12,9 +12,10 @@ from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smo
 from gtm_pyro.guides.spatial import SpatialGuide, TrackingGuide
 from gtm_pyro.initialisation import Automatic
 from gtm_pyro.localisation import finding
-from gtm_pyro.localisation.hypotheses import HypothesisSearch, turning_radius, typical_move
+from gtm_pyro.localisation.hypotheses import HypothesisSearch
 from gtm_pyro.localisation.hypothesis_search import Search
 from gtm_pyro.localisation.landmarks import Landmarks
+from gtm_pyro.localisation.moves import turning_radius, typical_move
 from gtm_pyro.memory.keys import HeadingKeys
 from gtm_pyro.models import GTMSM
 from gtm_pyro.tasks import ImageNavigation

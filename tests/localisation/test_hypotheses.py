@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtm_pyro.localisation.hypotheses import Hypotheses, HypothesisSearch, typical_move
+from gtm_pyro.localisation.explanations import Hypotheses
+from gtm_pyro.localisation.hypotheses import HypothesisSearch
 from gtm_pyro.localisation.landmarks import Landmarks
+from gtm_pyro.localisation.moves import typical_move
 from gtm_pyro.localisation.selection import keep, replace_smallest
 from gtm_pyro.transitions import Transition, Translation, WalledTranslation
 

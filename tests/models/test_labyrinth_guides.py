@@ -12,8 +12,10 @@ from gtm_pyro.errors import ConfigError
 from gtm_pyro.guides import DeadReckoning, LandmarkCorrected, ParticleGuide, Smoothing
 from gtm_pyro.guides.spatial import TrackingGuide
 from gtm_pyro.localisation import finding
-from gtm_pyro.localisation.hypotheses import HypothesisSearch, Steps, turning_radius, typical_move
+from gtm_pyro.localisation.explanations import Steps
+from gtm_pyro.localisation.hypotheses import HypothesisSearch
 from gtm_pyro.localisation.landmarks import Landmarks, Sights
+from gtm_pyro.localisation.moves import turning_radius, typical_move
 from gtm_pyro.localisation.revisits import revisited_steps
 from gtm_pyro.memory.keys import HeadingKeys
 from gtm_pyro.models import GTMSM

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtm_pyro.localisation.hypotheses import Steps
+from gtm_pyro.localisation.explanations import Steps
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
 from gtm_pyro.transitions import Translation, WalledTranslation
 from gtm_pyro.transitions.recurrence import unroll_plain
