@@ -39,6 +39,7 @@ from gtm_pyro.experiment import catalogue
 from gtm_pyro.experiment.declared import Experiment
 from gtm_pyro.experiment.files import experiments
 from gtm_pyro.experiment.trust import foreign_classes
+from gtm_pyro.inference.capabilities import has_heading
 from gtm_pyro.inference.losses import FOR_ANY_PAIR
 from gtm_pyro.report.comparison import check_suffix, compare
 from gtm_pyro.report.figures import save_figures
@@ -235,8 +236,7 @@ def generate_command(arguments: Namespace) -> None:
     generated.save(out)
     print(f"{len(generated.frames)} steps after {len(generated.observed_frames)} remembered ones: {out}")
     if arguments.video:
-        heading = getattr(getattr(model, "transition", None), "heading", False)
-        print(f"film: {save_video(generated, arguments.video, heading)}")
+        print(f"film: {save_video(generated, arguments.video, has_heading(model))}")
     if generated.retrieval_accuracy is not None:
         print(
             f"{generated.visited_share:.1%} of them at places visited before, where the right memory was read in "

@@ -76,9 +76,11 @@ class Experiment:
 
     @property
     def nearness(self) -> dict[str, Any]:
-        """``cell_size`` and ``view_tolerance`` for measures: as asked for, or as the data says; None where neither."""
-        sizes = {name: getattr(self.evaluation, name) for name in ("cell_size", "view_tolerance")}
-        return {n: getattr(self.data, n, None) if size is None else size for n, size in sizes.items()}
+        """``cell_size`` and ``view_tolerance`` for measures: as asked for, else as the task has it, or None."""
+        from gtm_pyro.tasks.base import task_of
+
+        asked = {name: getattr(self.evaluation, name) for name in ("cell_size", "view_tolerance")}
+        return task_of(self.data).nearness(self.data) | {n: size for n, size in asked.items() if size is not None}
 
     def held_out(self, device: Any = "cpu", num_episodes: int | None = None) -> "Episodes":
         """The test episodes that ``evaluation`` asks for, or another number of them.

@@ -42,9 +42,9 @@ def check_video(path: str | os.PathLike[str]) -> None:
 def save_video(generated: Generated, path: str | os.PathLike[str], heading: bool = False, rate: int = 12) -> Path:
     """Write a film of a generation, 516 x 368 pixels, whole or not at all.
 
-    On the left are the first two numbers of the states: where the remembered steps were (grey) and the last 40 imagined
-    ones. On the right is the imagined frame, above the true one where it is known. A GIF shows at most 300 pictures, of
-    every second, third, ... step.
+    On the left are the first two numbers of the states, where there are any: of the remembered steps (grey) and of the
+    last 40 imagined ones. On the right is the imagined frame, above the true one where it is known. A GIF shows at most
+    300 pictures, of every second, third, ... step.
 
     :param heading: whether the third number of a state is a heading in radians, which is drawn as an arrow.
     :param rate: pictures a second.
@@ -74,7 +74,7 @@ def _pictures(generated: Generated, steps: Iterable[int], heading: bool) -> "Ite
 
     font = ImageFont.load_default(13)
     remembered, states = (_places(s) for s in (generated.observed_states, generated.states))
-    everywhere = np.concatenate([remembered, states])
+    everywhere = np.concatenate([remembered, states]) if len(remembered) + len(states) else np.zeros((1, 2))
     low, high = everywhere.min(0), everywhere.max(0)
     unit = (_SIDE - 40) / max(float((high - low).max()), 1e-6)
     corner = np.array([_GAP, _HEADER])
@@ -98,9 +98,9 @@ def _pictures(generated: Generated, steps: Iterable[int], heading: bool) -> "Ite
         trail = [spot(place) for place in states[max(0, step - _TRAIL) : step + 1]]
         if len(trail) > 1:
             pen.line(trail, fill=PREDICTED, width=2)
-        x, y = trail[-1]
-        pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=PREDICTED, outline="white")
-        if heading:
+        for x, y in trail[-1:]:
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=PREDICTED, outline="white")
+        if heading and generated.states is not None:
             # rows grow to the south
             angle = float(generated.states[step, 2])
             pen.line((x, y, x + 18 * math.cos(angle), y - 18 * math.sin(angle)), fill=PREDICTED, width=3)
@@ -115,8 +115,10 @@ def _pictures(generated: Generated, steps: Iterable[int], heading: bool) -> "Ite
         yield picture
 
 
-def _places(states: np.ndarray) -> np.ndarray:
-    """The first two numbers of each state, the second 0 where there is none: ``(steps, 2)``."""
+def _places(states: np.ndarray | None) -> np.ndarray:
+    """The first two numbers of each state, the second 0 where there is none: ``(steps, 2)``; none without states."""
+    if states is None:
+        return np.zeros((0, 2))
     return np.pad(states[:, :2], ((0, 0), (0, max(0, 2 - states.shape[1]))))
 
 

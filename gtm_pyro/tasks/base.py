@@ -187,7 +187,10 @@ GENERAL_TASK = "gtm_pyro.tasks.general.GeneralTask"
 
 
 def task_of(data: Any) -> Task:
-    """The task of a source of episodes."""
+    """The task of a source of episodes.
+
+    :raises ConfigError: it names one that cannot be imported.
+    """
     return _made(getattr(data, "task", GENERAL_TASK))
 
 
@@ -217,7 +220,11 @@ def general_task() -> Task:
 
 def _made(path: str) -> Task:
     module, _, name = path.rpartition(".")
-    task: Task = getattr(importlib.import_module(module), name)()
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"task: expected the import path of a class (module.Class), got {path!r} ({error})") from None
+    task: Task = kind()
     return task
 
 
