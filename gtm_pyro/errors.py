@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 _TOLD = 10
 
@@ -89,6 +90,20 @@ def check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number > 0:
             raise ConfigError(f"{name}: expected a number over 0, got {number}")
+
+
+def check_whole(
+    least: int, most: int | None = None, error: type[GTMPyroError] = ConfigError, **numbers: object
+) -> None:
+    """Check arguments given by name.
+
+    :raises error: the first that is not a whole number of at least ``least``, and of at most ``most``.
+    """
+    for name, number in numbers.items():
+        whole = isinstance(number, Integral) and not isinstance(number, bool)
+        if not whole or int(number) < least or (most is not None and int(number) > most):  # type: ignore[call-overload]
+            bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise error(f"{name}: expected a whole number {bounds}, got {number!r}")
 
 
 def first_line(error: BaseException) -> str:

@@ -22,6 +22,9 @@ class LandmarkCorrected(TrackingGuide):
     know yet that a move was lost, the walls close in: such runs lost the map.
     """
 
+    training_note = "is trained along the path of Smoothing, and corrects step by step once it is trained"
+    """``fit`` says so when it begins."""
+
     def path(self, episodes: Episodes) -> FusedPath:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         if self.training:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtm_pyro.diagnostics.densities import draw_latents, site_log_probs
+from gtm_pyro.diagnostics.densities import SiteNames, draw_latents, site_log_probs
 from gtm_pyro.diagnostics.findings import Finding, Named
-from gtm_pyro.diagnostics.simulation import simulate
+from gtm_pyro.diagnostics.simulation import GTM_SM, simulate
 from gtm_pyro.diagnostics.uniformity import joint_p, mean_p, rank_p, student_p
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.reading import Reading
@@ -16,7 +16,14 @@ from gtm_pyro.reading import Reading
 NUM_DRAWS, BINS = 31, 8  # 32 ranks, four a bin
 
 
-def calibration(model: Any, guide: Any, episodes: Episodes, num_simulations: int = 100, num_steps: int = 24) -> Finding:
+def calibration(
+    model: Any,
+    guide: Any,
+    episodes: Episodes,
+    num_simulations: int = 100,
+    num_steps: int = 24,
+    names: SiteNames = GTM_SM,
+) -> Finding:
     """Ranks of true quantities among 31 draws of the guide on simulated frames: uniform for an exact posterior.
 
     Talts et al. 2018, with data-dependent quantities as Modrak et al. 2023 ask: a guide that returns the prior has
@@ -24,7 +31,7 @@ def calibration(model: Any, guide: Any, episodes: Episodes, num_simulations: int
 
     * ``s_t[d]``: coordinates of the state a third, two thirds and all of the way through;
     * ``frames_given_path``: log p(z* | s, m(s)) - log q(z* | x, s), z* one draw of the guide, shared by truth and
-      draws;
+      draws; log p(x | s) where there is no z;
     * ``log_joint``: log p(x, z, s | a), which also judges the encoder.
 
     Each quantity's p-value is that of 8 bins, by Pearson and by the bin that is furthest off. ``sbc_p_path`` is of all
@@ -38,19 +45,21 @@ def calibration(model: Any, guide: Any, episodes: Episodes, num_simulations: int
 
     :param episodes: where actions and the shape of a frame come from.
     :param num_simulations: at least 40, for five ranks a bin.
+    :param names: of the sites.
     """
     actions = episodes.actions[:, : min(num_steps, episodes.num_steps)]
     actions = actions.repeat(-(-num_simulations // len(actions)), 1, 1)[:num_simulations]
-    made = simulate(model, actions, episodes.frame_shape)
+    made = simulate(model, actions, episodes.frame_shape, names)
     seen, reading = made.episodes, Reading("earlier")
     s = guide.path(seen).sample((NUM_DRAWS,))
-    z = draw_latents(guide, seen, reading, s)
+    z = draw_latents(guide, seen, reading, s, names)
     # the truth first, then the draws: all are scored in the same way
-    s, z = torch.cat([made.s.unsqueeze(-3).unsqueeze(0), s]), torch.cat([made.z.unsqueeze(0), z])
+    s = torch.cat([made.s.unsqueeze(-3).unsqueeze(0), s])
+    z = {name: torch.cat([made.latents[name].unsqueeze(0), value]) for name, value in z.items()}
     steps = sorted({-(-seen.num_steps * part // 3) - 1 for part in (1, 2, 3)})
     quantities = {f"s_{t + 1}[{d}]": s[:, :, 0, t, d] for t in steps for d in range(s.shape[-1])}
     coordinates = len(quantities)
-    quantities |= _data_dependent(model, guide, seen, reading, s, z)
+    quantities |= _data_dependent(model, guide, seen, reading, s, z, names)
     ranks = {name: _rank(value).cpu().numpy() for name, value in quantities.items()}
     p = {name: rank_p(rank, NUM_DRAWS + 1, BINS) for name, rank in ranks.items()}
     path = np.stack(list(ranks.values())[:coordinates], 1)  # (simulation, coordinate)
@@ -95,16 +104,19 @@ def _rank(value: Tensor) -> Tensor:
 
 
 def _data_dependent(
-    model: Any, guide: Any, seen: Episodes, reading: Reading, s: Tensor, z: Tensor
+    model: Any, guide: Any, seen: Episodes, reading: Reading, s: Tensor, z: dict[str, Tensor], names: SiteNames
 ) -> dict[str, Tensor]:
     """``(1 + draws, simulations)`` each."""
-    shared = draw_latents(guide, seen, reading, guide.path(seen).sample((1,)))[0]
+    assert names.path is not None and names.frame is not None
+    drawn = draw_latents(guide, seen, reading, guide.path(seen).sample((1,)), names)
+    shared = {name: value[0] for name, value in drawn.items()}
     explained, joint = [], []
-    for one_s, one_z in zip(s.split(1), z.split(1), strict=True):
-        held = {"s": one_s, "z": shared}
-        of_model, of_guide = (site_log_probs(program, seen, reading, held) for program in (model, guide))
-        explained.append((of_model["z"] - of_guide["z"]).reshape(-1))
-        held["z"] = one_z
+    for draw, one_s in enumerate(s.split(1)):
+        held = {names.path: one_s}
+        of_model, of_guide = (site_log_probs(p, seen, reading, held | shared) for p in (model, guide))
+        terms = [of_model[name] - of_guide[name] for name in shared] or [of_model[names.frame]]
+        explained.append(terms[0].reshape(-1))
+        held |= {name: value[draw : draw + 1] for name, value in z.items()}
         sites = site_log_probs(model, seen, reading, held).values()
         joint.append(torch.stack([site.double().reshape(-1) for site in sites]).sum(0))
     return {"frames_given_path": torch.stack(explained), "log_joint": torch.stack(joint)}

@@ -12,13 +12,14 @@ import torch
 
 from gtm_pyro.diagnostics.calibration import calibration
 from gtm_pyro.diagnostics.coverage import position_coverage
+from gtm_pyro.diagnostics.densities import SiteNames, site_names
 from gtm_pyro.diagnostics.findings import Finding
 from gtm_pyro.diagnostics.pareto import path_khat
 from gtm_pyro.diagnostics.pit import pixel_pit
 from gtm_pyro.diagnostics.predictive import predictive_check
 from gtm_pyro.diagnostics.unseen import unseen_intervals
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, EpisodesError, did_you_mean
+from gtm_pyro.errors import ConfigError, EpisodesError, GTMPyroError, check_whole, did_you_mean, kind_and_line
 from gtm_pyro.inference.programs import drawing
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.limits import check_memory
@@ -29,13 +30,11 @@ if TYPE_CHECKING:
 CHECKS = ("khat", "coverage", "unseen", "ppc", "pit", "sbc")
 
 _NEEDS_POSES = ("coverage", "unseen")
-_NEEDS_OF_MODEL = {
-    "coverage": "transition",
-    "unseen": "transition",
-    "ppc": "transition",
-    "pit": "decoder",
-    "sbc": "path",
-}
+_NEEDS_PREDICTED_STEPS = ("unseen", "ppc", "pit")
+_NEEDS_OF_MODEL = {"coverage": "transition", "unseen": "transition", "ppc": "transition", "sbc": "path"}
+# what a check looks at among the sites; any pair has latents
+_PATH, _FRAME = ("khat", "unseen", "ppc", "sbc"), ("unseen", "ppc", "pit", "sbc")
+_ONE_LATENT = ("khat", "sbc")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +105,12 @@ def diagnose(
     ============ ================================================== ==============================================
     check        asks                                               defined in
     ============ ================================================== ==============================================
-    ``khat``     would importance sampling find the posterior?      ``reliability.pareto.path_khat``
-    ``coverage`` do credible regions hold the true position?        ``reliability.coverage.position_coverage``
-    ``unseen``   are predictions unsure of places never visited?    ``reliability.unseen.unseen_intervals``
-    ``ppc``      do predicted frames look like real ones?           ``reliability.predictive.predictive_check``
-    ``pit``      is the decoder's noise that of the frames?         ``reliability.pit.pixel_pit``
-    ``sbc``      is the guide right on the model's own episodes?    ``reliability.calibration.calibration``
+    ``khat``     would importance sampling find the posterior?      ``diagnostics.pareto.path_khat``
+    ``coverage`` do credible regions hold the true position?        ``diagnostics.coverage.position_coverage``
+    ``unseen``   are predictions unsure of places never visited?    ``diagnostics.unseen.unseen_intervals``
+    ``ppc``      do predicted frames look like real ones?           ``diagnostics.predictive.predictive_check``
+    ``pit``      is the decoder's noise that of the frames?         ``diagnostics.pit.pixel_pit``
+    ``sbc``      is the guide right on the model's own episodes?    ``diagnostics.calibration.calibration``
     ============ ================================================== ==============================================
 
     The advice of a check weighs all of its numbers together. Where model and guide are exact it raises an alarm in at
@@ -119,8 +118,11 @@ def diagnose(
 
     Neither the caller's random state nor the parameter store is changed.
 
-    :param model: a program with sites ``s``, ``z``, ``x`` and ``path``, ``transition``, ``decoder``.
-    :param guide: a program with ``path(episodes)``.
+    Sites may have any names. ``pit`` takes a site of frames; the others a path too, which ``guide.path`` and one site
+    are; ``coverage``, ``unseen`` and ``ppc`` the model's ``transition``, which leads it on; ``sbc`` ``model.path``.
+
+    :param model: a program of episodes.
+    :param guide: likewise.
     :param seed: of all draws; a check draws the same whichever others are made.
     :param checks: by default all that the data and the model have what it takes for.
     :param num_draws: of the path, for ``khat`` and ``coverage``, at least 100.
@@ -133,28 +135,26 @@ def diagnose(
     :raises ConfigError: an unknown check, a number out of its range, or one asked for that the model cannot answer.
     :raises EpisodesError: a check asked for that needs poses or predicted steps, which the episodes lack.
     """
-    for name, value, least in (
-        ("num_draws", num_draws, 100),
-        ("num_simulations", num_simulations, 40),
-        ("frame_episodes", frame_episodes, 1),
-    ):
-        if value < least:
-            raise ConfigError(f"{name}: expected at least {least}, got {value}")
+    check_whole(100, num_draws=num_draws)
+    check_whole(40, num_simulations=num_simulations)
+    check_whole(1, frame_episodes=frame_episodes)
     check_memory("num_draws", num_draws, 8 * episodes.batch_size * episodes.num_steps)
     few = episodes[:frame_episodes]
     run: dict[str, Callable[[], Finding]] = {
-        "khat": lambda: path_khat(model, guide, few, num_draws),
+        "khat": lambda: path_khat(model, guide, few, num_draws, names),
         "coverage": lambda: position_coverage(model, guide, episodes, num_draws, resolution),
-        "unseen": lambda: unseen_intervals(model, guide, few, cell_size, view_tolerance),
-        "ppc": lambda: predictive_check(model, guide, few),
-        "pit": lambda: pixel_pit(model, guide, few),
-        "sbc": lambda: calibration(model, guide, few, num_simulations),
+        "unseen": lambda: unseen_intervals(model, guide, few, cell_size, view_tolerance, names),
+        "ppc": lambda: predictive_check(model, guide, few, names=names),
+        "pit": lambda: pixel_pit(model, guide, few, names=names),
+        "sbc": lambda: calibration(model, guide, few, num_simulations, names=names),
     }
     wanted = CHECKS if checks is None else tuple(dict.fromkeys(checks))
     for name in wanted:
         if name not in CHECKS:
             raise ConfigError(f"checks: expected some of {', '.join(CHECKS)}, got {name!r}{did_you_mean(name, CHECKS)}")
-    reasons = {name: _lacking(name, model, guide, episodes) for name in wanted}
+    with drawing(seed, episodes.device, model, guide):
+        names, broken = _names(model, guide, few)
+    reasons = {name: lacking(name, model, guide, episodes) or broken or _missing(name, names) for name in wanted}
     skipped = {name: str(error) for name, error in reasons.items() if error is not None}
     if checks is not None:
         for error in filter(None, reasons.values()):
@@ -167,17 +167,43 @@ def diagnose(
     return Diagnosis(findings, skipped)
 
 
-def _lacking(check: str, model: Any, guide: Any, episodes: Episodes) -> ConfigError | EpisodesError | None:
-    """Why a check cannot be made."""
+def lacking(check: str, model: Any, guide: Any, episodes: Episodes) -> ConfigError | EpisodesError | None:
+    """What data or pair lack for a check, as far as can be said without a run."""
     if check in _NEEDS_POSES and episodes.poses is None:
         return EpisodesError(f"poses: expected true poses in the data for {check}, this data has none")
-    if check in ("unseen", "ppc", "pit") and not episodes.num_predicted:
+    if check in _NEEDS_PREDICTED_STEPS and not episodes.num_predicted:
         return EpisodesError(
             f"num_observed: expected fewer than the {episodes.num_steps} steps for {check}, got {episodes.num_observed}"
         )
-    if not hasattr(guide, "path"):
+    if check != "pit" and not hasattr(guide, "path"):
         return ConfigError(f"guide: {check} needs path, which {type(guide).__name__} does not have")
     needed = _NEEDS_OF_MODEL.get(check)
     if needed is not None and not hasattr(model, needed):
         return ConfigError(f"model: {check} needs {needed}, which {type(model).__name__} does not have")
+    return None
+
+
+def _names(model: Any, guide: Any, episodes: Episodes) -> tuple[SiteNames, ConfigError | None]:
+    """The sites, or why a pair does not run on a few of the episodes, as an automatic guide does not."""
+    try:
+        names = site_names(model, guide, episodes)
+        if hasattr(guide, "path"):
+            guide.path(episodes.observed)
+        return names, None
+    except GTMPyroError as error:
+        reason = str(error)
+    except Exception as error:  # of a part of a user's own
+        reason = f"expected a model and a guide that run, got {kind_and_line(error)}"
+    return SiteNames(None, (), None), ConfigError(reason)
+
+
+def _missing(check: str, names: SiteNames) -> ConfigError | None:
+    if check in _PATH and names.path is None:
+        return ConfigError(f"guide: {check} needs a latent site of the shape of guide.path, and there is none")
+    if check in _FRAME and names.frame is None:
+        return ConfigError(f"model: {check} needs an observed site of the shape of a frame, and there is none")
+    if check in _ONE_LATENT and len(names.latents) > 1:
+        return ConfigError(
+            f"model: {check} needs a path and at most one latent site more, got {' and '.join(names.latents)}"
+        )
     return None

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from gtm_pyro.diagnostics.densities import DRAWS_AT_ONCE, draw_latents, one_by_one, site_log_probs
+from gtm_pyro.diagnostics.densities import DRAWS_AT_ONCE, SiteNames, draw_latents, one_by_one, site_log_probs
 from gtm_pyro.diagnostics.findings import Finding, Named
+from gtm_pyro.diagnostics.simulation import GTM_SM
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.reading import Reading
 
@@ -14,7 +15,7 @@ _WIDEST = 500.0  # log weights further apart than this vanish in float64
 _SAME = 0.05  # nats; what differs by less may be rounding, of sums of as many log densities
 
 
-def path_khat(model: Any, guide: Any, episodes: Episodes, num_draws: int = 200) -> Finding:
+def path_khat(model: Any, guide: Any, episodes: Episodes, num_draws: int = 200, names: SiteNames = GTM_SM) -> Finding:
     """Pareto k-hat of log p(s, z, x | a) - log q(s, z | x, a) over draws of the path, episode by episode.
 
     Above 0.7 the guide misses a part of the posterior, so that importance weights, and the ELBO, say little (Vehtari et
@@ -36,6 +37,7 @@ def path_khat(model: Any, guide: Any, episodes: Episodes, num_draws: int = 200) 
 
     :param episodes: the numbers are over all of them; give few, each costs ``num_draws`` readings of its memory.
     :param num_draws: at least 100.
+    :param names: of the sites.
     """
     readings = {"khat": (Reading("earlier"), episodes.observed)}
     if episodes.num_predicted:
@@ -43,7 +45,7 @@ def path_khat(model: Any, guide: Any, episodes: Episodes, num_draws: int = 200) 
     numbers: dict[str, float] = {}
     arrays: dict[str, Named] = {}
     for name, (reading, seen) in readings.items():
-        ratios = np.stack([_log_ratios(model, guide, one, reading, num_draws) for one in one_by_one(seen)])
+        ratios = np.stack([_log_ratios(model, guide, one, reading, num_draws, names) for one in one_by_one(seen)])
         khat = np.array([pareto_khat(ratio) for ratio in ratios])
         numbers |= {
             f"{name}_median": float(np.median(khat)),
@@ -57,13 +59,15 @@ def path_khat(model: Any, guide: Any, episodes: Episodes, num_draws: int = 200) 
     return Finding("khat", numbers, arrays)
 
 
-def _log_ratios(model: Any, guide: Any, episode: Episodes, reading: Reading, num_draws: int) -> np.ndarray:
+def _log_ratios(
+    model: Any, guide: Any, episode: Episodes, reading: Reading, num_draws: int, names: SiteNames
+) -> np.ndarray:
     """``(num_draws,)``, in nats, for one episode."""
     s = guide.path(episode).sample((num_draws,))
-    z = draw_latents(guide, episode, reading, s[:1])[0]
+    z = {name: value[0] for name, value in draw_latents(guide, episode, reading, s[:1], names).items()}
     ratios = []
     for part in s.split(DRAWS_AT_ONCE):
-        held = {"s": part, "z": z}
+        held = {str(names.path): part, **z}
         joint = torch.stack([p.expand(len(part), 1) for p in site_log_probs(model, episode, reading, held).values()])
         of_guide = torch.stack([q.expand(len(part), 1) for q in site_log_probs(guide, episode, reading, held).values()])
         ratios.append((joint.double().sum(0) - of_guide.double().sum(0)).squeeze(-1).cpu())

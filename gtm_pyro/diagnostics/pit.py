@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro import poutine
 from torch import Tensor
 
-from gtm_pyro.diagnostics.densities import draw_latents, one_by_one
+from gtm_pyro.diagnostics.densities import SiteNames, one_by_one
 from gtm_pyro.diagnostics.findings import Finding, Named
+from gtm_pyro.diagnostics.simulation import GTM_SM
 from gtm_pyro.diagnostics.uniformity import bars_p, binomial_p, joint_p, kolmogorov_smirnov_p
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
@@ -18,7 +20,9 @@ TESTS = 3  # of the outer share, of all bars, of the distribution function
 _PIXELS = 200  # of a frame
 
 
-def pixel_pit(model: Any, guide: Any, episodes: Episodes, frames_per_episode: int = 25) -> Finding:
+def pixel_pit(
+    model: Any, guide: Any, episodes: Episodes, frames_per_episode: int = 25, names: SiteNames = GTM_SM
+) -> Finding:
     """Probability integral transforms of pixels of the predicted frames under p(x | z), z one draw of the guide.
 
     If model and guide are right, frames and the latents drawn for them have the joint density of the model; then each
@@ -42,18 +46,21 @@ def pixel_pit(model: Any, guide: Any, episodes: Episodes, frames_per_episode: in
     generator = np.random.default_rng(int(torch.randint(2**31, ()).item()))
     values: list[np.ndarray] = []
     squared, variance = 0.0, 0.0
+    reading = Reading()
     for episode in one_by_one(episodes):
-        z = draw_latents(guide, episode, Reading(), guide.path(episode).sample((1,)))[0, 0]
-        number = min(frames_per_episode, len(z))
-        steps = torch.as_tensor(np.sort(generator.choice(len(z), number, replace=False)), device=z.device)
         pixels = generator.permutation(episode.frames[0, 0].numel())[:_PIXELS]
-        p, true = _of_pixels(model.decoder(z[steps])), episode.predicted_frames[0, steps]
+        drawn_latents = poutine.trace(guide).get_trace(episode, reading)
+        nodes: Any = poutine.trace(poutine.replay(model, drawn_latents)).get_trace(episode, reading).nodes
+        p, true = _of_pixels(nodes[names.frame]["fn"]), nodes[names.frame]["value"]
         if p.batch_shape != true.shape:
             raise ConfigError("model.decoder: pit needs pixels that are independent given z (Normal(...).to_event(3))")
-        squared += float((true - p.mean).double().square().sum())
-        variance += float(p.variance.double().sum())
-        drawn = torch.stack([p.sample().flatten(1)[:, pixels] for _ in range(NUM_REPLICATES)])
-        values.append(uniform_rank(true.flatten(1)[:, pixels], drawn, generator))
+        number = len(_frames(true))
+        chosen = np.sort(generator.choice(number, min(frames_per_episode, number), replace=False))
+        squared += float(_frames(true - p.mean)[chosen].double().square().sum())
+        variance += float(_frames(p.variance)[chosen].double().sum())
+        some = np.ix_(chosen, pixels)
+        drawn = torch.stack([_frames(p.sample())[some] for _ in range(NUM_REPLICATES)])
+        values.append(uniform_rank(_frames(true)[some], drawn, generator))
     pit = np.concatenate(values)
     outer = int(((pit < 0.05) | (pit > 0.95)).sum())
     p_values = {
@@ -80,6 +87,11 @@ def uniform_rank(observed: Tensor, drawn: Tensor, generator: np.random.Generator
     below, same = (np.asarray(part.sum(0).cpu(), float) for part in (drawn < observed, drawn == observed))
     uniform: np.ndarray = (below + generator.uniform(size=below.shape) * (same + 1)) / (len(drawn) + 1)
     return uniform
+
+
+def _frames(pixels: Tensor) -> Tensor:
+    """``(frames, pixels)`` of frames ``(*batch, C, H, W)``."""
+    return pixels.flatten(0, -4).flatten(1)
 
 
 def _of_pixels(p: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from gtm_pyro.diagnostics.draws import FRAME, NamedDraws, Sites, array
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import EpisodesError, first_line
+from gtm_pyro.errors import EpisodesError, check_whole, first_line
 from gtm_pyro.inference.programs import drawing
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.limits import check_memory
@@ -68,8 +68,7 @@ def posterior(
     :param num_samples: 25 are the fewest of which ArviZ's ``loo`` estimates a tail.
     :param action_names: one for each number of an action.
     :raises EpisodesError: no predicted step, or names that do not fit the actions.
-    :raises ValueError: fewer than one sample.
-    :raises ConfigError: more samples than fit into memory, or a guide that was made for other episodes.
+    :raises ConfigError: fewer than one sample, more than fit into memory, or a guide that was made for other episodes.
     """
     import arviz_base
     from xarray import DataTree
@@ -79,8 +78,7 @@ def posterior(
         raise EpisodesError(
             f"num_observed: expected fewer than the {episodes.num_steps} steps, got {episodes.num_observed}"
         )
-    if num_samples < 1:
-        raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
+    check_whole(1, num_samples=num_samples)
     check_memory("num_samples", num_samples, 4 * episodes.predicted_frames.numel())
     names = list(action_names or (f"action {i}" for i in range(episodes.action_dim)))
     if len(names) != episodes.action_dim:

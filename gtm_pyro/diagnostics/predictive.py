@@ -6,15 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtm_pyro.diagnostics.densities import DRAWS_AT_ONCE, draw_frames, draw_paths, one_by_one
+from gtm_pyro.diagnostics.densities import DRAWS_AT_ONCE, SiteNames, draw_frames, draw_paths, one_by_one
 from gtm_pyro.diagnostics.findings import Finding, Named
+from gtm_pyro.diagnostics.simulation import GTM_SM
 from gtm_pyro.diagnostics.uniformity import adjusted_p
 from gtm_pyro.episodes import Episodes
 
 QUANTITIES = ("mean", "contrast", "neighbour_difference", "memory_error")
 
 
-def predictive_check(model: Any, guide: Any, episodes: Episodes, num_replicates: int = 99) -> Finding:
+def predictive_check(
+    model: Any, guide: Any, episodes: Episodes, num_replicates: int = 99, names: SiteNames = GTM_SM
+) -> Finding:
     """Test quantities of the predicted frames, observed against replicated (Gelman et al. 1996).
 
     The guide sees the first tau frames, the rest is drawn from actions alone, with the decoder's noise. An episode's
@@ -34,7 +37,7 @@ def predictive_check(model: Any, guide: Any, episodes: Episodes, num_replicates:
     for episode in one_by_one(episodes):
         observed.append(frame_quantities(episode.predicted_frames, episode.observed_frames))
         s = draw_paths(model, guide, episode, num_replicates)
-        drawn = [draw_frames(model, episode, part) for part in s.split(DRAWS_AT_ONCE)]
+        drawn = [draw_frames(model, episode, part, names) for part in s.split(DRAWS_AT_ONCE)]
         replicated.append(torch.cat([frame_quantities(part, episode.observed_frames) for part in drawn]))
     true = torch.cat(observed).double().cpu().numpy()  # (episode, quantity)
     made = torch.cat(replicated, 1).double().cpu().numpy()  # (replicate, episode, quantity)

@@ -6,23 +6,26 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from gtm_pyro.diagnostics.densities import SiteNames
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.reading import Reading
+
+GTM_SM = SiteNames("s", ("z",), "x")
 
 
 class Simulated(NamedTuple):
     """Episodes whose steps all count as memorised, with the truth that no data set has.
 
-    ``s`` ``(batch, T, state_dim)``, ``z`` ``(batch, T, latent_dim)``.
+    ``s`` ``(batch, T, state_dim)``; ``latents``, of z ``(batch, T, latent_dim)``, by name.
     """
 
     episodes: Episodes
     s: Tensor
-    z: Tensor
+    latents: dict[str, Tensor]
 
 
 @torch.no_grad()
-def simulate(model: Any, actions: Tensor, frame_shape: tuple[int, int, int]) -> Simulated:
+def simulate(model: Any, actions: Tensor, frame_shape: tuple[int, int, int], names: SiteNames = GTM_SM) -> Simulated:
     """Draw from prod_t p(s_t | s_{t-1}, a_t) p(z_t | s_t, m_{<t}) p(x_t | z_t): each step reads what was drawn before.
 
     This is the model under ``Reading("earlier")``. The memory needs frames that are still being drawn, so the program
@@ -31,21 +34,22 @@ def simulate(model: Any, actions: Tensor, frame_shape: tuple[int, int, int]) -> 
 
     :param actions: ``(batch, T, action_dim)``.
     :param frame_shape: ``(C, H, W)``.
+    :param names: of the sites, each of which has a value a step, but for the path.
     """
     batch, steps = actions.shape[:2]
     s = model.path(actions).sample()
     frames = actions.new_zeros(batch, steps, *frame_shape)
-    z: Tensor | None = None
+    latents: dict[str, Tensor] = {}
     reading = Reading("earlier")
     # by hand, for Predictive runs a program three times for one draw
-    program = poutine.condition(poutine.uncondition(model), {"s": s})
+    program = poutine.condition(poutine.uncondition(model), {names.path: s})
     for t in range(steps):
         episodes = Episodes(frames, actions, steps, validate=False)
         nodes: Any = poutine.trace(program).get_trace(episodes, reading).nodes
-        drawn = nodes["z"]["value"]
-        z = torch.zeros_like(drawn) if z is None else z
         # a new tensor each time: the program may keep what it was given
-        frames, z = frames.clone(), z.clone()
-        frames[:, t], z[:, t] = nodes["x"]["value"][:, t], drawn[:, t]
-    assert z is not None
-    return Simulated(Episodes(frames, actions, steps, validate=False), s.squeeze(-3), z)
+        frames = frames.clone()
+        frames[:, t] = nodes[names.frame]["value"][:, t]
+        for name in names.latents:
+            drawn = nodes[name]["value"]
+            latents.setdefault(name, torch.zeros_like(drawn))[:, t] = drawn[:, t]
+    return Simulated(Episodes(frames, actions, steps, validate=False), s.squeeze(-3), latents)

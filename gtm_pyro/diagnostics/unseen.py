@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from gtm_pyro.diagnostics.densities import DRAWS_AT_ONCE, draw_frames, draw_paths, one_by_one
+from gtm_pyro.diagnostics.densities import DRAWS_AT_ONCE, SiteNames, draw_frames, draw_paths, one_by_one
 from gtm_pyro.diagnostics.findings import Finding, Named
+from gtm_pyro.diagnostics.simulation import GTM_SM
 from gtm_pyro.diagnostics.uniformity import adjusted_p
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
@@ -24,6 +25,7 @@ def unseen_intervals(
     episodes: Episodes,
     cell_size: float | None = None,
     view_tolerance: tuple[float, float] | None = None,
+    names: SiteNames = GTM_SM,
 ) -> Finding:
     """Central 90% predictive intervals of each pixel, with the decoder's noise, at visited and at unvisited places.
 
@@ -54,7 +56,7 @@ def unseen_intervals(
     widths, insides = [], []
     for episode in one_by_one(episodes):
         paths = draw_paths(model, guide, episode, NUM_REPLICATES).split(DRAWS_AT_ONCE)
-        drawn = [draw_frames(model, episode, part).flatten(-3)[..., pixels] for part in paths]
+        drawn = [draw_frames(model, episode, part, names).flatten(-3)[..., pixels] for part in paths]
         every = torch.cat([episode.predicted_frames.flatten(-3)[..., pixels].unsqueeze(0), *drawn])
         ordered = every.sort(0).values
         # all but the outer ones of the 100, the truth among them, lie within the interval of the 99 others

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes.stored import INTEGERS, are_indices, seen_dtype
-from gtm_pyro.errors import EpisodesError
+from gtm_pyro.errors import EpisodesError, check_whole
 from gtm_pyro.poses.conventions import channels_last
 
 _AXES = {"frames": "batch, time, channels, height, width", "actions": "batch, time, action_dim"}
@@ -42,8 +42,7 @@ def check_shapes(tensors: Mapping[str, Tensor], num_observed: int) -> None:
             raise EpisodesError(f"{name}: expected {(*lead, *rest)}, got {tuple(tensor.shape)}")
         _check_kind(name, tensor, frames)
     steps = frames.shape[1]
-    if isinstance(num_observed, bool) or not isinstance(num_observed, int) or not 1 <= num_observed <= steps:
-        raise EpisodesError(f"num_observed: expected a whole number from 1 to {steps}, got {num_observed!r}")
+    check_whole(1, steps, EpisodesError, num_observed=num_observed)
 
 
 def _check_kind(name: str, tensor: Tensor, frames: Tensor) -> None:
@@ -61,8 +60,8 @@ def count_actions(actions: Tensor, said: int | None, continuous: bool | None, va
     :param validate: also look at what was said.
     :raises EpisodesError: an action that cannot be, or a number that vectors have not.
     """
-    if said is not None and (isinstance(said, bool) or not isinstance(said, int) or said < 1):
-        raise EpisodesError(f"num_actions: expected a whole number of at least 1, got {said!r}")
+    if said is not None:
+        check_whole(1, None, EpisodesError, num_actions=said)
     if not are_indices(actions):
         if said is not None and said != actions.shape[-1]:
             raise EpisodesError(f"num_actions: expected {actions.shape[-1]}, as vectors of actions have, got {said}")

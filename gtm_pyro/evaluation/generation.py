@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, EpisodesError
+from gtm_pyro.errors import ConfigError, EpisodesError, check_whole
 from gtm_pyro.evaluation.views import visited_and_retrieved
 from gtm_pyro.inference.capabilities import Capability, Imagined, Program, capabilities, check_can
 from gtm_pyro.inference.programs import drawing
@@ -122,9 +122,7 @@ def generate(
         imagine.
     :raises EpisodesError: actions of another shape, or a value that is not finite.
     """
-    for name, value in (("steps", steps), ("num_observed", num_observed), ("chunk_size", chunk_size)):
-        if value < 1:
-            raise ConfigError(f"{name}: expected at least 1, got {value}")
+    check_whole(1, steps=steps, num_observed=num_observed, chunk_size=chunk_size)
     check_can(Capability.IMAGINES, model, guide, "generation")
     if pixels not in get_args(Pixels):
         raise ConfigError(f"pixels: expected {' or '.join(get_args(Pixels))}, got {pixels!r}")

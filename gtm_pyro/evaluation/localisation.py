@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, EpisodesError, check_positive
+from gtm_pyro.errors import ConfigError, EpisodesError, check_positive, check_whole
 from gtm_pyro.evaluation.alignment import best_affine, root_mean_square
 from gtm_pyro.inference.capabilities import InfersPath
 from gtm_pyro.inference.programs import drawing
@@ -20,7 +20,7 @@ from gtm_pyro.paths.transition import TransitionPath
 from gtm_pyro.poses.places import nearness
 from gtm_pyro.storage.json import write_json
 from gtm_pyro.storage.limits import check_episodes
-from gtm_pyro.tasks.base import EpisodeData, Split, check_number, check_whole
+from gtm_pyro.tasks.base import EpisodeData, Split, check_number
 
 RECOVERY_STEPS = 32  # seen after a kidnap, the step of the kidnap included
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, check_whole
 from gtm_pyro.storage.limits import check_episodes, check_seed
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class EvaluationSettings:
                     raise ConfigError(f"evaluation.{name}: expected over 0 or null, got {value!r}")
             elif name == "seed":
                 check_seed(**{"evaluation.seed": value})
-            elif isinstance(value, bool) or value < 1:
-                raise ConfigError(f"evaluation.{name}: expected a whole number of at least 1, got {value!r}")
+            else:
+                check_whole(1, **{f"evaluation.{name}": value})
 
 
 @dataclass(frozen=True)

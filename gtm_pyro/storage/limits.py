@@ -5,11 +5,10 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from numbers import Integral
 from pathlib import Path
 from typing import Protocol
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, check_whole
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's global generator takes no larger one."""
@@ -31,8 +30,7 @@ def check_seed(**seeds: int) -> None:
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
     """Raise ConfigError unless the value is a whole number between two, these included."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
-        raise ConfigError(f"{name}: expected a whole number from {least} to {most}, got {value!r}")
+    check_whole(least, most, **{name: value})
 
 
 def check_memory(name: str, number: int, bytes_each: float) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, check_whole
 
 Split = Literal["train", "test"]
 Source = Callable[[str], torch.Generator]  # a stream of its own for each purpose
@@ -240,13 +240,6 @@ def check_split(split: str) -> None:
     """Raise ConfigError unless the split is "train" or "test"."""
     if split not in ("train", "test"):
         raise ConfigError(f"split: expected 'train' or 'test', got {split!r}")
-
-
-def check_whole(minimum: int, **numbers: int) -> None:
-    """Raise ConfigError for the first of these that is not a whole number of at least ``minimum``."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ConfigError(f"{name}: expected a whole number of at least {minimum}, got {value!r}")
 
 
 def check_number(name: str, value: float) -> float:

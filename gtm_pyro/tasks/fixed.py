@@ -3,7 +3,8 @@
 from typing import Any
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.tasks.base import GENERAL_TASK, EpisodeData, check_whole
+from gtm_pyro.errors import check_whole
+from gtm_pyro.tasks.base import GENERAL_TASK, EpisodeData
 
 
 class FixedEpisodes:

@@ -17,7 +17,7 @@ def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Readin
     :raises NotApplicable: a guide that has no path of the memorised steps alone; or no step is predicted.
     """
     # packages that take a second to import
-    from gtm_pyro.diagnostics.diagnosis import CHECKS, _lacking, diagnose
+    from gtm_pyro.diagnostics.diagnosis import CHECKS, diagnose, lacking
     from gtm_pyro.diagnostics.simulation import simulate
     from gtm_pyro.evaluation.evaluation import evaluate
 
@@ -30,7 +30,7 @@ def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Readin
         except GTMPyroError as reason:
             raise NotApplicable(str(reason)) from None
     # calibration takes seconds, and asks for no more than a simulation and a path of it
-    checks = [name for name in CHECKS if name != "sbc" and _lacking(name, model, guide, episodes) is None]
+    checks = [name for name in CHECKS if name != "sbc" and lacking(name, model, guide, episodes) is None]
     steps: dict[str, Any] = {
         "evaluate": lambda: evaluate(model, guide, episodes, iwae_particles=2),
         "diagnose": lambda: diagnose(model, guide, episodes, checks=checks, num_draws=100),

@@ -19,7 +19,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, DeviceError
+from gtm_pyro.errors import ConfigError, DeviceError, check_whole
 from gtm_pyro.inference.auxiliary import Auxiliary
 from gtm_pyro.inference.losses import Loss
 from gtm_pyro.inference.randomness import callers_random_state, module_parameters
@@ -126,9 +126,8 @@ def fit(
     :raises Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
     """
     check_seed(seed=seed)
-    _check_count("checkpoint_every", checkpoint_every, least=1)
-    _check_count("log_every", log_every, least=1)
-    _check_count("max_restarts", max_restarts, least=0)
+    check_whole(1, checkpoint_every=checkpoint_every, log_every=log_every)
+    check_whole(0, max_restarts=max_restarts)
     check_precision(precision)
     if clip_norm is not None and not clip_norm > 0:
         raise ConfigError(f"clip_norm: expected a number over 0 or null, got {clip_norm}")
@@ -136,6 +135,8 @@ def fit(
         raise ConfigError("resume: expected the run folder as out, got none")
     schedule = Schedule([Stage(steps or 1500)] if stages is None else stages, steps)
     rates, loss = learning_rates or LearningRates(), loss or Trace_ELBO()
+    if hasattr(guide, "training_note"):
+        logger.warning("guide: %s %s", type(guide).__name__, guide.training_note)
     device = resolve_device(device)
     model.to(device)
     guide.to(device)
@@ -191,8 +192,3 @@ def resolve_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"device: expected one that this machine has, got {device!s} ({reason})") from None
     return resolved
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")

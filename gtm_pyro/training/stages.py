@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, check_whole
 from gtm_pyro.reading import Reading
 
 
@@ -41,7 +41,7 @@ class Stage:
         if isinstance(self.frozen, str):
             raise ConfigError(f"frozen: expected a list of names, got {self.frozen!r}")
         for name in ("steps", "batch_size", "num_observed", "num_predicted"):
-            _check_count(name, getattr(self, name))
+            check_whole(1, **{name: getattr(self, name)})
         if self.max_regret is not None and not self.max_regret > 0:
             raise ConfigError(f"max_regret: expected a number over 0 or null, got {self.max_regret}")
 
@@ -96,7 +96,7 @@ class Schedule:
         self.stages = tuple(stages)
         declared = list(accumulate(stage.steps for stage in stages))
         if steps is not None:
-            _check_count("steps", steps)
+            check_whole(1, steps=steps)
         self.total = declared[-1] if steps is None else steps
         self.ends = tuple(round(end * self.total / declared[-1]) for end in declared)
 
@@ -132,8 +132,3 @@ def check_prefixes(setting: str, prefixes: Iterable[str], names: Iterable[str]) 
         if not any(matches_prefix(prefix, name) for name in names):
             known = ", ".join(name.removeprefix("model.") for name in names)
             raise ConfigError(f"{setting}: expected the beginning of one of {known}; got {prefix!r}")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}")

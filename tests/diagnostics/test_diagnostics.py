@@ -177,7 +177,7 @@ def test_bad_arguments_are_named(tmp_path):
         posterior(*programs(), episodes(), 1, action_names=("up", "down"))
     with pytest.raises(EpisodesError, match="num_observed: expected fewer than the 9 steps, got 9"):
         posterior(*programs(), episodes().observed, 1)
-    with pytest.raises(ValueError, match="num_samples: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_samples: expected a whole number of at least 1, got 0"):
         posterior(*programs(), episodes(), 0)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="posterior.nc: could not be written"):

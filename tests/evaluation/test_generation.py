@@ -96,8 +96,8 @@ def test_pixels(model: GTMSM, data: ImageNavigation) -> None:
 
 def test_wrong_arguments(model: GTMSM, data: ImageNavigation) -> None:
     for keywords, error, message in (
-        ({"steps": 0}, ConfigError, "steps: expected at least 1, got 0"),
-        ({"num_observed": 0}, ConfigError, "num_observed: expected at least 1, got 0"),
+        ({"steps": 0}, ConfigError, "steps: expected a whole number of at least 1, got 0"),
+        ({"num_observed": 0}, ConfigError, "num_observed: expected a whole number of at least 1, got 0"),
         ({"pixels": "int"}, ConfigError, "pixels: expected uint8 or float32, got 'int'"),
         ({"actions": torch.zeros(50, 4)}, EpisodesError, r"actions: expected \(50, 5\), got \(50, 4\)"),
         ({"actions": torch.zeros(49, 5)}, EpisodesError, r"actions: expected \(50, 5\), got \(49, 5\)"),

@@ -15,6 +15,7 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 from torch import nn
 
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
+from gtm_pyro.guides.landmark import LandmarkCorrected
 from gtm_pyro.inference.randomness import Purpose, callers_random_state, derived_seed, module_parameters
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage import checkpoints
@@ -182,3 +183,12 @@ def test_random_state_is_put_back_after_an_error() -> None:
         torch.rand(5)
         raise KeyError
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_guide_that_trains_as_another_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    model, _ = programs()
+    fit(model, LandmarkCorrected(model), HookedData(), stages=STAGES[:1], steps=1, progress=False)
+    assert "guide: LandmarkCorrected is trained along the path of Smoothing" in caplog.text
+    caplog.clear()
+    train(stages=STAGES[:1], steps=1)
+    assert "guide:" not in caplog.text

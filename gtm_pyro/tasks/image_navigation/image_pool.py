@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gtm_pyro.errors import ConfigError, ImagesError
+from gtm_pyro.errors import ConfigError, ImagesError, check_whole
 from gtm_pyro.storage.limits import check_memory
-from gtm_pyro.tasks.base import Split, check_split, check_whole, seeded_generator
+from gtm_pyro.tasks.base import Split, check_split, seeded_generator
 from gtm_pyro.tasks.image_navigation.images import cut_images, find_images, photographs, read_image
 
 # The share of test images among the bundled photographs, whose split is fixed.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError, EpisodesError
-from gtm_pyro.tasks.base import Source, Split, check_choice, check_number, check_request, check_whole, seeded_generator
+from gtm_pyro.errors import ConfigError, EpisodesError, check_whole
+from gtm_pyro.tasks.base import Source, Split, check_choice, check_number, check_request, seeded_generator
 from gtm_pyro.tasks.image_navigation import disturbances, walks
 from gtm_pyro.tasks.image_navigation.image_pool import ImagePool
 from gtm_pyro.tasks.image_navigation.images import vary

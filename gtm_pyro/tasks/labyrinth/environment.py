@@ -5,8 +5,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from gtm_pyro.errors import ConfigError, MissingDependencyError
-from gtm_pyro.tasks.base import check_choice, check_whole
+from gtm_pyro.errors import ConfigError, MissingDependencyError, check_whole
+from gtm_pyro.tasks.base import check_choice
 from gtm_pyro.tasks.labyrinth.doom import DoomEngine, check_vizdoom
 from gtm_pyro.tasks.labyrinth.doom_process import SIZE
 from gtm_pyro.tasks.labyrinth.motion import TICS, WALK_ACTIONS, Action, SimulatedAgent

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, check_whole
 from gtm_pyro.poses.places import VIEW_TOLERANCE
 from gtm_pyro.storage.limits import LARGEST_EPISODES, LARGEST_WORKERS, check_memory, check_range
-from gtm_pyro.tasks.base import Split, check_request, check_whole, seeded_generator
+from gtm_pyro.tasks.base import Split, check_request, seeded_generator
 from gtm_pyro.tasks.labyrinth.motion import ROTATION_ACTIONS, WALK_ACTIONS, Action
 from gtm_pyro.tasks.labyrinth.shards import POSE_NAMES, SHARD_SIZE, Recipe
 from gtm_pyro.tasks.labyrinth.store import ShardStore

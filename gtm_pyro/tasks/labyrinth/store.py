@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gtm_pyro.errors import EngineError, EpisodesError
+from gtm_pyro.errors import EngineError, EpisodesError, check_whole
 from gtm_pyro.storage.limits import check_seed
-from gtm_pyro.tasks.base import Split, check_choice, check_whole
+from gtm_pyro.tasks.base import Split, check_choice
 from gtm_pyro.tasks.labyrinth import shards
 from gtm_pyro.tasks.labyrinth.doom import check_vizdoom
 from gtm_pyro.tasks.labyrinth.shards import SHARD_SIZE, Arrays, Recipe
