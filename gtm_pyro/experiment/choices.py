@@ -31,7 +31,8 @@ _MOVING: dict[bool, dict[str, Any]] = {
 }
 _TURNS = ("turn", "rotate")
 _BATCH_SIZE, _BATCH_BYTES = 16, 2**28
-_SHORT = 32
+_SHORT, _SMALL = 32, 256
+_READ_ALL = ("BackgroundPrior", "MixturePrior")  # priors that can weigh the whole memory
 _VIEWS_OF_A_FRAME, _FEWEST_STEPS, _MOST_STEPS = 100, 1000, 10_000
 
 
@@ -57,19 +58,20 @@ def choose_motion(said: Said, data: EpisodeData) -> tuple[dict[str, str], list[s
                 chosen |= {f"{field}.{key}": yaml.safe_dump(item).replace("\n...\n", "") for key, item in value.items()}
         elif rest == "memory.num_neighbors":
             if owner in chosen and name not in said:
-                chosen[name] = str(min(value, _window(Room.of(data, "train"))[0]))
+                observed, predicted = _window(Room.of(data, "train"))
+                chosen[name] = str(min(value, observed, _short(observed + predicted) - 1))
         elif is_open(said, name) and rest in model.parameters and (name not in said or rest == "transition"):
             chosen[name] = value
     named = [path.rpartition(".")[2] for name, path in chosen.items() if path.startswith("gtm_pyro.")]
     return chosen, [f"model: {', '.join(named)}, for {why}"]
 
 
-def choose_stages(data: EpisodeData) -> tuple[list[Raw], list[str]]:
+def choose_stages(said: Said, data: EpisodeData) -> tuple[list[Raw], list[str]]:
     """A curriculum: each step predicted from all others of a short window, then windows as long as episodes are."""
     room = Room.of(data, "train")
     observed, predicted = _window(room)
     batch = _batch_size(data, observed + predicted)
-    short = min(_SHORT, max(2, (observed + predicted) // 2))
+    short = _short(observed + predicted)
     a_step = batch * (short + observed + predicted) / 2  # frames, on average
     steps, why = _FEWEST_STEPS, "the fewest that help"
     if room is not None:
@@ -78,15 +80,26 @@ def choose_stages(data: EpisodeData) -> tuple[list[Raw], list[str]]:
         why = f"in which each of the {frames} frames is seen about {round(steps * a_step / frames)} times"
     first = {"num_observed": short - short // 2, "num_predicted": short // 2}
     main = {"num_observed": observed, "num_predicted": predicted}
+    others: Raw = {"scored": "others"}
+    later: Raw = {"scored": "predicted"}
+    if math.prod(data.frame_shape[1:]) > _SMALL:  # frames of many windows teach more than many of one
+        others["num_scored"], later["num_scored"] = 8, 16
+    if str(said.values.get("model.prior", "")).rpartition(".")[2] in _READ_ALL:
+        others["num_neighbors"] = "all"
     stages: list[Raw] = [
-        {"steps": steps // 2, "batch_size": batch, **first, "reading": {"scored": "others", "num_neighbors": "all"}},
-        {"steps": steps - steps // 2, "batch_size": batch, **main, "reading": {"scored": "predicted"}},
+        {"steps": steps // 2, "batch_size": batch, **first, "reading": others},
+        {"steps": steps - steps // 2, "batch_size": batch, **main, "reading": later},
     ]
     length = "episodes have any length" if room is None else str(room)
     return stages, [
         f"stages: {steps} steps, {why}; half on windows of {short} steps, each predicted from all others",
         f"stages: then {observed} steps memorised and {predicted} predicted, {batch} windows at a time, for {length}",
     ]
+
+
+def _short(steps: int) -> int:
+    """Steps of a window of the first stage."""
+    return min(_SHORT, max(2, steps // 2))
 
 
 def _window(room: Room | None) -> tuple[int, int]:

@@ -90,7 +90,7 @@ class Config:
         stages = given_stages(self._raw, self._given)
         if training:
             if stages is None:
-                stages, lines = choose_stages(data)
+                stages, lines = choose_stages(said, data)
                 chosen["stages"] = as_text(stages)
             else:
                 fitting, lines = stages_on(said, self._raw, self._given, data)

@@ -32,22 +32,16 @@ def progress_shown(show: bool = True) -> Iterator[None]:
 
 
 def watched(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """The same items, and a bar that counts them.
+    """The same items, and on a terminal a bar that counts them; elsewhere one line.
 
     :param what: is done with them: "reading images".
     :param unit: what one is.
     """
-    hidden = not _SHOWN.get()
-    yield from tqdm(
-        items,
-        desc=what,
-        unit=unit,
-        total=total,
-        disable=hidden,
-        delay=_PATIENCE,
-        mininterval=interval(),
-        dynamic_ncols=True,
-    )
+    if _SHOWN.get() and sys.stderr.isatty():
+        yield from tqdm(items, desc=what, unit=unit, total=total, delay=_PATIENCE, dynamic_ncols=True)
+        return
+    with phase(what):
+        yield from items
 
 
 @contextmanager
