@@ -48,7 +48,7 @@ class NonFiniteLossError(GTMPyroError, ArithmeticError):
 
 
 class EngineError(GTMPyroError):
-    """An engine that shows labyrinths did not start, ended or hangs; another one can be started."""
+    """An engine that renders worlds did not start, ended or hangs; another one can be started."""
 
 
 class MissingDependencyError(GTMPyroError, ImportError):

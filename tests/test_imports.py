@@ -1,5 +1,6 @@
 """Imports go down the floors of the house and in no circle; and importing costs little and fetches nothing."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -65,8 +66,10 @@ def test_every_room_stands_on_a_floor() -> None:
     assert len(entries) <= 24
     rooms = {entry.removesuffix(".py") for entry in entries} - {"__init__", "__init__.pyi", "py.typed", "tasks"}
     assert rooms | {"models", "guides"} == {layer for layer in layers if "." not in layer} | {"testing"}
-    inside = {path.name.removesuffix(".py") for path in (ROOT / "gtm_pyro" / "tasks").iterdir()}
-    assert {layer.removeprefix("tasks.") for layer in layers if "." in layer} == inside - {"__init__", "__pycache__"}
+    inside = {path.stem for path in (ROOT / "gtm_pyro" / "tasks").iterdir() if not path.name.startswith("__")}
+    assert {layer.removeprefix("tasks.") for layer in layers if "." in layer} == {
+        name for name in inside if not name.startswith("__")
+    }
 
 
 def test_the_root_folders_are_no_packages_of_their_own() -> None:
@@ -111,3 +114,16 @@ for module in pkgutil.walk_packages(gtm_pyro.__path__, "gtm_pyro."):
     )
     assert done.returncode == 0, done.stderr
     assert list(place.iterdir()) == []
+
+
+def test_only_tasks_name_tasks() -> None:
+    """Nothing else knows a labyrinth or image navigation, but the public names and where classes used to be."""
+    files = {path for name in ("gtm_pyro", "models", "guides") for path in (ROOT / name).rglob("*.*")}
+    files -= {*(ROOT / "gtm_pyro" / "tasks").rglob("*"), ROOT / "gtm_pyro" / "__init__.pyi"}
+    found = []
+    for path in sorted(files - {ROOT / "gtm_pyro" / "storage" / "moved.py"}):
+        if path.suffix in (".py", ".pyi", ".j2"):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if re.search("labyrinth|image.?navigation", line, re.IGNORECASE):
+                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert found == []

@@ -12,7 +12,6 @@ import yaml
 from torch import nn
 
 from gtm_pyro.cli.action_files import read_actions
-from gtm_pyro.cli.data import fill_folder
 from gtm_pyro.cli.data_import import import_episodes
 from gtm_pyro.cli.inputs import (
     all_held_out,
@@ -51,6 +50,7 @@ from gtm_pyro.storage.interrupts import Interrupted
 from gtm_pyro.storage.names import quoted
 from gtm_pyro.storage.progress import phase
 from gtm_pyro.storage.run_folder import RunFolder
+from gtm_pyro.tasks import fill_folder
 from gtm_pyro.tasks.base import task_of
 from gtm_pyro.training.fitting import fit
 from gtm_pyro.training.preflight import Rehearsal, rehearse

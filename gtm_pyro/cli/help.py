@@ -1,10 +1,12 @@
 """What ``--help`` says, command by command."""
 
+from gtm_pyro.tasks import help
+
 PURPOSE = "Generative temporal models with memory: train, measure and use them."
 
-FIRST_RUN = """
+FIRST_RUN = f"""
 a first run (a few minutes on two cores), and what to look at afterwards:
-  gtm-pyro train image-navigation --out runs/first
+{help.FIRST_RUN}\
   open runs/first/report.html
 
 gtm-pyro COMMAND --help tells more. Exit status: 0 done, 2 bad input or a run that cannot go on (one line says why),
@@ -12,7 +14,7 @@ gtm-pyro COMMAND --help tells more. Exit status: 0 done, 2 bad input or a run th
 --debug, anywhere, also shows where an error came from.
 """
 
-TRAIN = """
+TRAIN = f"""
 Train a model on an experiment, then evaluate it on held-out episodes and write a report.
 
 A class is named in short where the library has it (--guide DeadReckoning), otherwise by its import path, looked for in
@@ -23,25 +25,16 @@ A run folder holds config.yaml (every field with its value), metrics.jsonl, chec
 evaluation_by_horizon.npz, posterior.nc (opens with ArviZ), figures/ and report.html.
 
 examples:
-  gtm-pyro train image-navigation --seed 3 --steps 2000 --checkpoint_every 200 --out runs/a --device cpu
-  gtm-pyro train image-navigation --data.images ~/photos --out runs/mine      images of your own
-  gtm-pyro train image-navigation --data.walls false --out runs/open
-  gtm-pyro train image-navigation --data.walls false --model.transition Translation --learning_rates.by_prefix '{}'
-  gtm-pyro train image-navigation --learning_rates.by_prefix '{transition.displacement: 1e-3}' --out runs/b
-  gtm-pyro train image-navigation --model.memory.num_neighbors 10 --stages '[{steps: 500, num_observed: 64}]'
-  gtm-pyro train image-navigation --loss RenyiELBO --loss.num_particles 4 --out runs/c
-  gtm-pyro train image-navigation --guide my_guides.MyGuide --guide.width 64 --out runs/d
+{help.TRAIN}\
   gtm-pyro train runs/a/config.yaml --seed 4 --out runs/e                     the same again with another seed
   gtm-pyro train --resume runs/a
 """
 
-EVALUATE = """
+EVALUATE = f"""
 Measure a trained run on held-out episodes: the first steps are memorised, the rest is predicted from actions alone.
 
-With another source of episodes its own defaults hold; what was chosen for the run, such as an engine, is kept. Several
-rooms (LabyrinthRooms) add how often a predicted frame is of the right room: room_accuracy, and beside it that of the
-true frames, of copied ones, and of the room most often seen.
-
+With another source of episodes its own defaults hold; what was chosen for the run, such as an engine, is kept.
+{help.SEVERAL_ROOMS}
 A step is at a visited place if a memorised one was in the same cell, or had nearly the same view: as the data says what
 that is, otherwise as is usual in its poses, or as evaluation.cell_size and evaluation.view_tolerance say.
 
@@ -51,9 +44,7 @@ examples:
   gtm-pyro evaluate runs/a --data.images ~/photos --out photos.json           images of your own: all are held out
   gtm-pyro evaluate runs/a --evaluation.num_predicted 2000 --evaluation.num_episodes 8 --out long.json
   gtm-pyro evaluate runs/a --guide Smoothing --out smoothed.json              the same model, another inference
-  gtm-pyro evaluate runs/walk --data LabyrinthRooms --evaluation.num_observed 150 --evaluation.num_predicted 300 \\
-      --out rooms.json --report rooms                                         a model of one room, in several
-"""
+{help.EVALUATE}"""
 
 DIAGNOSE = """
 Tell when the posterior of a run can be trusted, with one sentence of advice for each check: khat (is the guide's path a
@@ -126,20 +117,6 @@ Evaluate a trained run again, and draw its figures and its page: DIR/figures/ an
 
 example:
   gtm-pyro report runs/a
-"""
-
-DATA = """
-Make the episodes of a labyrinth in advance, for training and for testing, as NPZ files that a training then reads. A
-command that was stopped, even by force, goes on where it was: files that are there and whole are kept.
-
-The same seed gives the same episodes, however many there are. The engine vizdoom needs pip install
-"gtm-pyro[labyrinth]", the ray-caster nothing. Without --out the files go into a folder of the user's caches, where a
-training with vizdoom finds them by itself; one with the ray-caster reads them with --data.cache DIR only.
-
-examples:
-  gtm-pyro data labyrinth-walk --episodes 1024 --out walks
-  gtm-pyro data labyrinth-rotation --engine vizdoom --workers 2
-  gtm-pyro data labyrinth-rooms --episodes 256 --seed 7 --out rooms
 """
 
 DATA_IMPORT = """

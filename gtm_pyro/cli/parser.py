@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 from gtm_pyro import __version__
 from gtm_pyro.cli.help import (
     COMPARE,
-    DATA,
     DATA_IMPORT,
     DIAGNOSE,
     EVALUATE,
@@ -32,6 +31,7 @@ from gtm_pyro.experiment.schema import FIELDS
 from gtm_pyro.storage.interrupts import Interrupted
 from gtm_pyro.storage.limits import LARGEST_DRAWS, LARGEST_EPISODES, LARGEST_SEED, LARGEST_WORKERS
 from gtm_pyro.storage.names import streams_that_show_every_name
+from gtm_pyro.tasks import help
 
 BAD_INPUT = 2
 
@@ -163,17 +163,17 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add("--pixels", metavar="TYPE", default="uint8", help=text)
 
     command("report", "DIR", "draw the figures and the page of a run again", REPORT, *_MACHINE)
-    usage, text = "NAME [--episodes N] [--engine vizdoom] [--out DIR]", "make the episodes of a labyrinth in advance"
-    add = command("data", usage, text, DATA).add_argument
-    add("source", metavar="NAME", nargs="?", help="labyrinth-rotation, labyrinth-walk or labyrinth-rooms")
+    usage, text = "NAME [--episodes N] [--engine vizdoom] [--out DIR]", help.DATA_PURPOSE
+    add = command("data", usage, text, help.DATA).add_argument
+    add("source", metavar="NAME", nargs="?", help=help.DATA_NAMES)
     text = "to train on (default: what the source has; a shard of 32 is always whole)"
     add("--episodes", metavar="N", type=_whole(1, LARGEST_EPISODES), help=text)
     text = "to test on (default: what the source has)"
     add("--test_episodes", metavar="N", type=_whole(1, LARGEST_EPISODES), help=text)
     add("--steps", metavar="N", type=_whole(1), help="frames of an episode (default: what the source has)")
     add("--engine", metavar="NAME", default="raycaster", help="raycaster or vizdoom (default: %(default)s)")
-    add("--seed", metavar="N", type=_whole(0, LARGEST_SEED), default=0, help="of the labyrinths (default: %(default)s)")
-    add("--steady", action="store_true", help="labyrinth-rotation at full speed from the start, not from rest")
+    add("--seed", metavar="N", type=_whole(0, LARGEST_SEED), default=0, help=help.DATA_SEED)
+    add("--steady", action="store_true", help=help.DATA_STEADY)
     add("--out", metavar="DIR", help="where the shards go (default: a folder of the user's caches)")
     text = "processes that make them; 0 is this one (default: %(default)s)"
     add("--workers", metavar="N", type=_whole(0, LARGEST_WORKERS), default=1, help=text)

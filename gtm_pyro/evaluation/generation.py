@@ -38,7 +38,7 @@ class Generated:
     :param observed_states: inferred from the remembered steps, (tau, state_dim).
     :param observed_poses: true ones, (tau, pose_dim); None where the data has none.
     :param true_frames: what a walker in the true world would see, (steps, C, H, W); None where the data cannot tell (it
-        can if it has a method ``walk``, as ImageNavigation has).
+        can if it has a method ``walk``).
     :param poses: where that walker would stand, (steps, pose_dim); None where the data cannot tell.
     :param visited: whether the true cell was occupied while remembering, (steps,); None without poses.
     :param retrieved: whether the entry shown was written in the true cell, (steps,); None without poses or entries.

@@ -112,7 +112,7 @@ def two_walks(
     """Two walks in each of some worlds: one to make a map, and another one to be found on it.
 
     :param data: of the first walk, which begins where the model expects it.
-    :param elsewhere: of the second walk, for instance ``ImageNavigation(start="random", kidnap=2 / 3)``.
+    :param elsewhere: of the second walk; the agent may start anywhere in it, and be moved.
     :raises ConfigError: a number is too small, or worlds of ``elsewhere`` cannot be walked again.
     :raises EpisodesError: ``data`` does not say which worlds it shows.
     """
@@ -132,8 +132,7 @@ def check_can_revisit(data: type) -> None:
     """Raise ConfigError unless data of this class can walk in known worlds again."""
     if not hasattr(data, "revisit"):
         raise ConfigError(
-            f"data: localisation needs a second walk in the same world, and {data.__name__} has no revisit; "
-            "ImageNavigation has"
+            f"data: localisation needs a second walk in the same world, and {data.__name__} has no revisit"
         )
 
 

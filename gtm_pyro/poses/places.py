@@ -9,8 +9,8 @@ from torch import Tensor
 from gtm_pyro.errors import ConfigError
 
 VIEW_TOLERANCE = (0.25, 0.0767)
-"""How near a pose counts as the same view in labyrinths, in cells and in radians: half of a 41st of a turn."""
-_VIEW_MOVES = 1.5  # the first of them in moves, as agents of the labyrinths walk
+"""How near a pose counts as the same view where agents turn, in cells and in radians: half of a 41st of a turn."""
+_VIEW_MOVES = 1.5  # the first of them in moves, as such agents walk
 _ROUNDING = 1e-6  # of the largest coordinate; less is no move
 _COMMON = 1e-3  # of the usual step, up to which steps are multiples of another one
 _GRID = 0.1  # of the usual step: a smaller common one is chance

@@ -1,18 +1,5 @@
-"""Where episodes come from."""
+"""Where episodes come from. ``__init__.pyi`` says what is here; nothing of it is imported before it is used."""
 
-from gtm_pyro.tasks.base import EpisodeData, Split
-from gtm_pyro.tasks.fixed import FixedEpisodes
-from gtm_pyro.tasks.image_navigation.source import ImageNavigation
-from gtm_pyro.tasks.labyrinth import LabyrinthRooms, LabyrinthRotation, LabyrinthWalk
-from gtm_pyro.tasks.saved import SavedEpisodes
+import lazy_loader
 
-__all__ = [
-    "EpisodeData",
-    "FixedEpisodes",
-    "ImageNavigation",
-    "LabyrinthRooms",
-    "LabyrinthRotation",
-    "LabyrinthWalk",
-    "SavedEpisodes",
-    "Split",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,9 @@
+from .base import EpisodeData as EpisodeData
+from .base import Split as Split
+from .fixed import FixedEpisodes as FixedEpisodes
+from .image_navigation.source import ImageNavigation as ImageNavigation
+from .labyrinth import LabyrinthRooms as LabyrinthRooms
+from .labyrinth import LabyrinthRotation as LabyrinthRotation
+from .labyrinth import LabyrinthWalk as LabyrinthWalk
+from .labyrinth.data_command import fill_folder as fill_folder
+from .saved import SavedEpisodes as SavedEpisodes
