@@ -63,7 +63,7 @@ def import_episodes(arguments: Namespace) -> None:
             raise Interrupted(f"stopped; {where}", getattr(stop, "exit_status", 130) - 128) from None
     else:
         print("they are there already, nothing was imported")
-    print(f"{total} episodes: {work.folder}")
+    print(f"{total} episode{'s' * (total != 1)}: {work.folder}")
     print(f"use them: gtm-pyro train own-episodes --data.directory {quoted(work.folder)}")
 
 

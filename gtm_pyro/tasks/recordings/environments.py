@@ -97,10 +97,8 @@ class GymnasiumRecordings:
             self._env = wrapper.make(self._env)
         space = self._env.action_space
         self._first, count = int(getattr(space, "start", 0)), int(getattr(space, "n", 0))
-        if actions is None:
-            usual: tuple[int, ...] = family.actions if family and policy is None else ()
-            actions = usual if count > max(usual, default=0) else ()
-        self._numbers: list[int] = list(actions) if count else []
+        usual = family.actions if family and policy is None and count > max(family.actions, default=0) else ()
+        self._numbers: list[int] = list(usual if actions is None else actions) if count else []
         self._policy = policy or Named("RandomRepeats", partial(RandomRepeats, actions=tuple(self._numbers)))
         if poses is None and family is not None:
             poses = Named(family.poses.__name__, family.poses)
