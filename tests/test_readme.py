@@ -66,8 +66,12 @@ def test_the_page_on_your_data_runs(workplace: Path) -> None:
     actions, log, episodes = names["actions"], names["log"], names["episodes"]
     assert torch.equal(actions[:, 1:], log[:, :-1]) and episodes.frame_shape == (3, 8, 8)
     assert episodes.has_heading
-    first, walk = commands("docs/your_data.md")
-    run(first, small="--steps 2")  # its stages and its evaluation fit the example's episodes as they are
+    *imported, first, walk = commands("docs/your_data.md")
+    small = "--steps 2 --evaluation.num_episodes 2"  # the stages and the windows fit the episodes as they are
+    for command in imported:
+        run(command, small)
+    assert (workplace / "compare.png").is_file() and len(list(workplace.glob("rooms/*.npz"))) == 1
+    run(first, small)
     assert (workplace / "runs/video/evaluation.json").is_file()
     _, _, name, *words = shlex.split(walk)
     fields = dict(zip([word.removeprefix("--") for word in words[::2]], words[1::2], strict=True))
