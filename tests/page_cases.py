@@ -31,7 +31,7 @@ def run(command: str, small: str = TINY) -> None:
     if "LabyrinthRooms" in words:
         words += shlex.split("--data.num_test_episodes 2 --data.num_steps 324")
     if words[:2] == ["data", "import"]:
-        words += shlex.split("--episodes 8 --steps 40")
+        words += shlex.split("--episodes 8 --steps 34")
     if words[0] == "diagnose":
         words += shlex.split("--simulations 40 --draws 100 --evaluation.num_episodes 2")
     if words[0] == "generate":

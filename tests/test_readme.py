@@ -67,7 +67,8 @@ def test_the_page_on_your_data_runs(workplace: Path) -> None:
     assert torch.equal(actions[:, 1:], log[:, :-1]) and episodes.frame_shape == (3, 8, 8)
     assert episodes.has_heading
     *imported, first, walk = commands("docs/your_data.md")
-    small = "--steps 2 --evaluation.num_episodes 2"  # the stages and the windows fit the episodes as they are
+    # the stages and the windows fit the episodes as they are
+    small = "--steps 2 --initialisation null --evaluation.num_episodes 2 --evaluation.posterior_samples 2"
     for command in imported:
         run(command, small)
     assert (workplace / "compare.png").is_file() and len(list(workplace.glob("rooms/*.npz"))) == 1
