@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,16 @@ def test_no_command_hides_in_the_text() -> None:
     for page in PAGES:
         text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
         assert "gtm-pyro " not in text and "--" not in text, page
+
+
+def test_the_page_of_rooms_names_every_room_and_no_file_that_is_gone() -> None:
+    table, _, way = (ROOT / "docs" / "rooms.md").read_text(encoding="utf-8").partition("## The way")
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = pyproject["tool"]["importlinter"]["contracts"][0]["layers"]
+    floor = {room: number for number, layer in enumerate(layers) for room in layer.split(" | ")}
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    told = [name.removesuffix(".py").replace("/", ".") for row in rows for name in re.findall(r"`([\w./]+)`", row)]
+    assert {*told} == floor.keys() - {"tasks.help"}
+    assert [floor[room] for room in told] == sorted(floor[room] for room in told)
+    for name in re.findall(r"`((?:gtm_pyro|models|guides)/[\w./]*)`", way):
+        assert (ROOT / name).exists(), name
