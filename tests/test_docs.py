@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from page_cases import ROOT, blocks, commands, run
 
+from gtm_pyro.evaluation.measures import MEASURES
+from gtm_pyro.tasks.general.words import PLACES
+
 PAGES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("write_your_own_*.md"))]
 
 
@@ -48,3 +51,16 @@ def test_the_page_of_rooms_names_every_room_and_no_file_that_is_gone() -> None:
     assert [floor[room] for room in told] == sorted(floor[room] for room in told)
     for name in re.findall(r"`((?:gtm_pyro|models|guides)/[\w./]*)`", way):
         assert (ROOT / name).exists(), name
+
+
+def test_the_page_of_measures_describes_each_as_the_library_does() -> None:
+    page = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    told = {name.strip("`"): words for name, *words in rows}
+    for measure in MEASURES:
+        label, meaning = (text.format_map(PLACES) for text in (measure.label, measure.meaning))
+        unit = f" ({measure.unit})" if measure.unit else ""
+        assert told.pop(measure.name) == [label + unit, meaning, measure.better, ", ".join(measure.needs)]
+    assert not told

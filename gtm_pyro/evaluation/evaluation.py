@@ -131,7 +131,8 @@ def evaluate(
         parts = [_run(model, guide, episodes[i : i + chunk_size]) for i in starts]
         bounds = [log_weights(model, guide, episodes[i : i + chunk_size]) for i in starts]
         few = log_weights(model, guide, episodes[:iwae_episodes], iwae_particles) if iwae_particles else None
-    ran = _Run(*(_joined(tensors) for tensors in zip(*parts, strict=True)))
+    joined: list[Any] = [_joined(tensors) for tensors in zip(*parts, strict=True)]
+    ran = _Run(*joined)
     episodes, heading = episodes.to("cpu"), has_heading(model)
     places = compared(episodes, ran.entries, cell_size, view_tolerance)
     frames = frame_measures(episodes, ran.frames, ran.sampled, ran.reconstructed, places)

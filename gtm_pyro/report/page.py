@@ -91,7 +91,7 @@ def _error_bars(known: Mapping[str, float], words: Words) -> list[tuple[str, str
 
 def _table(known: Mapping[str, float], words: Words) -> list[tuple[str, str, str, str]]:
     """Label, value, which way is better, and meaning; then the numbers that this version does not describe."""
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     for measure in words.measures:
         if measure.name in known:
             label, meaning = (text.format_map(words.terms) for text in (measure.label, measure.meaning))
