@@ -32,7 +32,10 @@ class AutoGuide(PyroModule):
     :param init_scale: first standard deviation of every latent; the paths of these models are narrow.
     :param rank: of AutoLowRankMultivariateNormal; about the root of the number of latents by default.
     :raises ConfigError: another kind, or a scale that is not positive.
+    :cvar amortised: that it says nothing of episodes that it was not fitted to; gtm-pyro list does not offer it.
     """
+
+    amortised = False
 
     def __init__(
         self, model: Any, kind: Kind = "AutoNormal", init_scale: float = 0.01, rank: int | None = None

@@ -265,7 +265,8 @@ def list_command(arguments: Namespace) -> None:
     """Print what there is."""
     print("experiments\n" + _table(experiments()))
     for family in catalogue.FAMILIES:
-        found = catalogue.classes(family)
+        # what cannot be evaluated on held-out episodes cannot be trained from here
+        found = {n: cls for n, cls in catalogue.classes(family).items() if getattr(cls, "amortised", True)}
         if family == "losses":  # Pyro's own documentation tells what they are
             print(f"\n{family}, from pyro.infer\n  {', '.join(n for n, cls in found.items() if cls in FOR_ANY_PAIR)}")
         else:

@@ -119,7 +119,9 @@ def _implied(cls: type, parameter: inspect.Parameter) -> type | None:
         or not first.__module__.startswith("gtm_pyro.")
     ):
         return None
-    return first if set(SIZES) & parameters_of(first).keys() else None
+    parameters = parameters_of(first)
+    by_itself = all(p.default is not p.empty for p in parameters.values())  # the class above has no words for it
+    return first if by_itself and set(SIZES) & parameters.keys() else None
 
 
 def _plain(name: str) -> str:
