@@ -36,6 +36,7 @@ def simulate(model: Any, actions: Tensor, frame_shape: tuple[int, int, int], nam
     :param frame_shape: ``(C, H, W)``.
     :param names: of the sites, each of which has a value a step, but for the path.
     """
+    assert names.path is not None
     batch, steps = actions.shape[:2]
     s = model.path(actions).sample()
     frames = actions.new_zeros(batch, steps, *frame_shape)

@@ -30,7 +30,7 @@ def check_seed(**seeds: int) -> None:
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
     """Raise ConfigError unless the value is a whole number between two, these included."""
-    check_whole(least, most, **{name: value})
+    check_whole(least, most, ConfigError, **{name: value})
 
 
 def check_memory(name: str, number: int, bytes_each: float) -> None:

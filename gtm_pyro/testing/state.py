@@ -101,9 +101,10 @@ def check_vectorized_particles(model: Any, guide: Any, episodes: Episodes, readi
     nesting = max(plate_nesting(single), plate_nesting(scored_alone))
     # as Pyro's losses do it
     particles = pyro.plate("num_particles_vectorized", 3, dim=-nesting - 1)
-    pair = [particles(program) for program in (model, guide)]
     set_seed(SEED, episodes.device)
-    scored, drawn = get_importance_trace("flat", nesting + 1, *pair, (episodes, reading), {})
+    scored, drawn = get_importance_trace(
+        "flat", nesting + 1, particles(model), particles(guide), (episodes, reading), {}
+    )
     for name, node in latent_sites(drawn).items():
         alone, event = latent_sites(single)[name]["value"].shape, len(node["fn"].event_shape)
         outside = nesting - (len(alone) - event)  # of a site outside all plates

@@ -11,7 +11,7 @@ import torch
 import xarray
 
 from gtm_pyro.diagnostics.densities import site_log_probs
-from gtm_pyro.diagnostics.posterior import posterior, save_posterior
+from gtm_pyro.diagnostics.posterior import add_groups, posterior, read_groups, save_posterior
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
 from gtm_pyro.evaluation.bounds import log_weights
@@ -189,3 +189,19 @@ def test_importing_it_loads_neither_arviz_nor_xarray():
     code = f"import sys, gtm_pyro.diagnostics.posterior; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_files_of_earlier_versions_take_a_diagnosis(tmp_path):
+    """They had one dimension ``sample`` and neither likelihoods nor statistics."""
+    earlier = {
+        "posterior": xarray.Dataset({"s": (("sample", "episode", "step", "state"), np.zeros((3, 1, 4, 2)))}),
+        "diagnostics/khat": xarray.Dataset({"khat": ("episode", np.ones(1))}, attrs={"khat_max": 1.0}),
+    }
+    path = tmp_path / "posterior.nc"
+    save_posterior(xarray.DataTree.from_dict(earlier), path)
+    groups = read_groups(path, "diagnostics")
+    assert list(groups) == ["diagnostics/khat"] and groups["diagnostics/khat"].attrs["khat_max"] == 1
+    add_groups({**groups, "diagnostics/pit": xarray.Dataset({"pit": ("pixel", np.ones(2))})}, path, "diagnostics")
+    assert list(read_groups(path, "diagnostics")) == ["diagnostics/khat", "diagnostics/pit"]
+    with xarray.open_datatree(path) as tree:
+        assert tree["posterior"]["s"].dims == ("sample", "episode", "step", "state")
