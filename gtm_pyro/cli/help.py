@@ -83,9 +83,9 @@ examples:
 COMPARE = """
 One table and one figure of runs that differ in guide, loss, seed or anything else: bounds, errors of predicted frames
 and of memorised ones, localisation, retrieval, k-hat, coverage and time, as far as some run has them. Settings that
-differ between the runs are columns, up to eight; FILE.csv and FILE.json hold all of them, and all numbers. A number that
-a run does not have yet is shown as "-", and a line says which command makes it; one that is not defined for the run is
-shown as "none".
+differ between the runs are columns, up to eight; FILE.csv and FILE.json hold all of them, and all numbers. A number
+that a run does not have yet is shown as "-", and a line says which command makes it; one that is not defined for the
+run is shown as "none".
 
 The figure shows one row for all runs that differ in their seed only. FILE.csv and FILE.json hold the table and have the
 figure beside them, FILE.html holds both.
