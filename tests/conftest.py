@@ -11,6 +11,7 @@ import torch
 from command_cases import SMALL, Fails
 
 from gtm_pyro.cli.parser import BAD_INPUT, main
+from gtm_pyro.evaluation import style
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -33,6 +34,13 @@ def one_thread() -> Iterator[None]:
 def empty_store() -> None:
     """No test finds in Pyro's global store what an earlier one left."""
     pyro.clear_param_store()
+
+
+@pytest.fixture(autouse=True)
+def quick_drawing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out in the tests that look at them: it takes most of the time of a small run."""
+    if not {"figures", "writers", "comparison"} & set(request.module.__name__.split("_")):
+        monkeypatch.setattr(style, "LAYOUT", "none")
 
 
 @pytest.fixture(scope="session")

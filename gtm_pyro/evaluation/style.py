@@ -16,6 +16,7 @@ TRUE, PREDICTED, FLOOR, MEAN, UNVISITED = "#0072B2", "#D55E00", "#009E73", "#7F7
 COPY = "#56B4E9"
 TIME_MAP = "viridis"
 DPI = 110
+LAYOUT = "constrained"
 RAW_STATES = ("state 0 (the model's own unit)", "state 1 (the model's own unit)")
 
 
@@ -26,7 +27,7 @@ def canvas(rows: int, columns: int, size: tuple[float, float], **options: Any) -
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout=LAYOUT)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
