@@ -32,8 +32,10 @@ def run(command: str, small: str = TINY) -> None:
         words += shlex.split("--data.num_test_episodes 2 --data.num_steps 324")
     if words[:2] == ["data", "import"]:
         words += shlex.split("--episodes 8 --steps 34")
-    if words[0] == "diagnose":
-        words += shlex.split("--simulations 40 --draws 100 --evaluation.num_episodes 2")
+    if words[:2] == ["train", "own-episodes"]:
+        words += ["--initialisation", "null"]  # the search takes longest
+    if words[0] == "diagnose" and "--checks" not in words:
+        words += shlex.split("--checks khat --draws 100 --evaluation.num_episodes 2")
     if words[0] == "generate":
         words = ["50" if word == "10000" else word for word in words]
     if words[0] == "localise":
