@@ -126,7 +126,8 @@ class GymnasiumRecordings:
         generator = np.random.default_rng([self._seed, number])
         policy = self._policy.make(self._env.action_space, generator)
         observation, _ = self._env.reset(seed=int(generator.integers(2**31)))
-        frames, actions, poses = [self._frame(observation)], [], [self._pose()]
+        actions: list[np.ndarray] = []
+        frames, poses = [self._frame(observation)], [self._pose()]
         ended = False
         while len(frames) < self._num_steps and not ended:
             action = policy(observation)
