@@ -52,7 +52,7 @@ def test_train_fills_the_run_folder(run: Path) -> None:
 def test_posterior_opens(run: Path) -> None:
     with xarray.open_datatree(run / "posterior.nc", engine="h5netcdf") as tree:
         assert tree["posterior"]["s"].dims == ("chain", "draw", "episode", "step", "state")
-        assert tree["posterior"]["s"].shape == (2, 1, 60, 2)
+        assert tree["posterior"]["s"].shape == (1, 2, 1, 60, 2)
         assert "x" in tree["observed_data"] and "x" in tree["posterior_predictive"]
 
 

@@ -4,11 +4,13 @@ Every world is a map in the Universal Doom Map Format, of which the engine build
 and textures of our own leave nothing of the game's in sight.
 """
 
+import io
 import struct
-import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.tasks.labyrinth.textures import PALETTE, to_palette
@@ -206,21 +208,13 @@ def _actor(number: int) -> str:
 def _png(indices: np.ndarray) -> bytes:
     """A picture in the palette, entry 0 transparent, that stands on the middle of its lower edge."""
     rows, columns = indices.shape
-    lines = np.concatenate([np.zeros((rows, 1), np.uint8), indices], 1)  # each begins with the number of its filter
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [
-            chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)),
-            chunk(b"grAb", struct.pack(">ii", columns // 2, rows)),
-            chunk(b"PLTE", PALETTE.tobytes()),
-            chunk(b"tRNS", b"\0"),
-            chunk(b"IDAT", zlib.compress(lines.tobytes(), 1)),
-            chunk(b"IEND", b""),
-        ]
-    )
+    picture = Image.frombytes("P", (columns, rows), indices.tobytes())
+    picture.putpalette(PALETTE.tobytes())
+    where = PngInfo()
+    where.add(b"grAb", struct.pack(">ii", columns // 2, rows))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=where, transparency=0, compress_level=1)
+    return buffer.getvalue()
 
 
 def _packed(lumps: Sequence[Lump]) -> bytes:
