@@ -70,7 +70,7 @@ def frame_tolerance(frames: Tensor, factor: float = 4.0) -> float:
     spread = 0.5 * float(logs[: cut + 1].std(correction=0) + logs[cut + 1 :].std(correction=0))
     if gap < max(math.log(factor), 3.5 * spread):
         return SAME_FRAME
-    # the mean of the squared noise over the values of a frame is that sure; six deviations, for pairs are many
+    # a frame's mean squared noise varies by so much; six standard deviations, because there are many pairs
     sure = 1 + 6 * math.sqrt(2 / frames[0, 0].numel())
     return math.exp(min(float(logs[: cut + 1].median()) + math.log(sure), 0.5 * float(logs[cut] + logs[cut + 1])))
 

@@ -71,7 +71,7 @@ class MemorySearch:
         still = {"displacement": torch.zeros_like(transition.displacement)}
         if isinstance(transition, MomentumTranslation):
             still["friction"] = torch.zeros_like(transition.friction)
-        # headings first: with wrong ones no position can be right
+        # headings are searched first: positions depend on them
         turning = partial(propose, rows=(2,), widest=self.widest)
         found = search(transition, turning, still, frames, actions, tau, keys)
         everything = partial(propose, rows=(0, 1, 2), widest=self.widest)

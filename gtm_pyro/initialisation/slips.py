@@ -25,10 +25,10 @@ from gtm_pyro.initialisation.loop_closure import (
     tabulate,
 )
 
-_LEAST_SLIP = 5e-3  # below, two places that look alike by chance make as many contradictions
+_LEAST_SLIP = 5e-3  # at lower rates, places that look alike by chance cause as many contradictions as slips do
 _EARLY = 96  # steps of an episode that are localised: the cost grows with their square, the errors grow too
 _LITTLE_TEXTURE = 0.01  # standard deviation of the pixels of an episode's plainest frame, in [0, 1]
-_FALSE_LOOPS = 0.02  # the share of pairs of equal frames that are no loops above which all pairs spoil M
+_FALSE_LOOPS = 0.02  # if more than this share of equal frames are no loops, M cannot be fitted to all pairs
 _STRETCH = 16  # steps before and after, over which a path is judged
 _LOST = 0.25  # the share of outcomes that other paths contradict; on the right path it is the share of lost moves
 _CONTRADICTION = 1e-6  # the likelihood of what no single slip explains, such as two places that look the same
@@ -238,7 +238,7 @@ def outcomes(steps: Steps, paths: Paths) -> tuple[Outcomes, float]:
     reached = (s[:, :, 1:] - target).norm(dim=-1) < steps.tolerance
     weight = paths.weight.unsqueeze(-1).expand_as(reached)
     tried = (reached | ~steps.changed[:, None, 1:]) & steps.moving[:, None, 1:] & (weight > 1e-9)
-    # a place of its own for all that may be one, for positions are sums of moves
+    # places are rounded finely, so that different sums of moves stay apart
     grain = 0.1 * steps.tolerance
     trusted = tried
     for _ in range(2):
@@ -303,7 +303,7 @@ def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observe
         steps = observe(seen, done, short, tolerance)
         slips = slip_rate(steps, num_observed)
         if slips.rate:
-            if tolerance == SAME_FRAME:  # failures are rare, and without noise little texture is enough
+            if tolerance == SAME_FRAME:  # failures are rare; without noise, little texture suffices
                 told_apart = frames.std((-2, -1)).mean(-1).amin(1) > _LITTLE_TEXTURE
                 told_apart[best] = True
                 steps = observe(frames[told_apart], actions[told_apart], short, tolerance)

@@ -31,15 +31,15 @@ from gtm_pyro.localisation.search_kernels import (
 from gtm_pyro.localisation.selection import HEADING, Array, lineages, name_places
 from gtm_pyro.transitions import Transition
 
-# between explanations that are equally likely a fixed draw decides, by so much in log probability: over what rounding
-# does to float64, under anything that frames say
+# size of a fixed draw that is added to log probabilities and so decides between equally likely explanations: larger
+# than rounding errors of float64, smaller than any difference that frames make
 _TIE = 1e-7
-# spots that a map has room for, beyond one a content, before it grows
+# a map begins with one spot for each content and so many more, and grows when they are used up
 _SPARE = 16
 
 
 class Search:
-    """The hypotheses of one batch, step by step. No episode of it has a part in what is found of another.
+    """The hypotheses of one batch, step by step. What is found of an episode does not depend on the others.
 
     :param replaced: whether a slip is another action in place of the one commanded; otherwise it leads anywhere.
     :param move: the length of a typical one, in state units, ``(batch,)``.
@@ -61,7 +61,7 @@ class Search:
         radius: Tensor | None = None,
     ) -> None:
         self.settings, self.given_actions = settings, actions
-        # in float64 what rounding does, which depends on the batch, is nothing beside a tie
+        # rounding errors depend on the batch; in float64 they are far smaller than _TIE
         done = actions.device.type == "cpu" and actions.dtype == torch.float64
         self.transition = transition if done else copy.deepcopy(transition).cpu().double()
         self.actions = actions.detach().cpu().double()
@@ -73,10 +73,10 @@ class Search:
         self.noise = self.growth * float(transition.scale) ** 2
         slip_noise = ones * float(transition.slip_scale) ** 2
         if radius is not None:
-            # a jump ends at a landmark, to within two moves: variances of slips say nothing here
+            # a jump ends within two moves of a landmark; the variance of a slip does not apply
             slip_noise = (2 * _array(move)) ** 2 / JUMP
         self.replaced = replaced
-        elsewhere = 0.0 if replaced else slip  # probability of a slip that is no other action
+        elsewhere = 0.0 if replaced else slip  # probability of a slip that does not execute another action
         self.anywhere = anywhere and landmarks.position is not None
         several = replaced or self.anywhere or elsewhere + settings.kidnap > 0
         self.size = settings.num_hypotheses if several else 1
@@ -125,9 +125,9 @@ class Search:
         self.is_fixed = landmarks.position is not None
         if landmarks.position is not None:
             position = self._scaled(landmarks.position)
-            # looks at one place by several entries are one look
+            # several entries at one place count as one look
             apart = position[..., :, None, :] - position[..., None, :, :]
-            if self.unit is not None:  # headings whole turns apart are the same
+            if self.unit is not None:  # headings that differ by whole turns are equal
                 turn = 2 * math.pi * self.unit[..., None, HEADING : HEADING + 1]
                 apart[..., HEADING] -= turn * np.round(apart[..., HEADING] / turn)
             near = np.exp(-(apart**2).sum(-1) / (2 * scales[..., :, None] ** 2)) * np.isfinite(weight)[..., None, :]
@@ -162,11 +162,11 @@ class Search:
         best = weight.argmax(-1)[..., None]
         nearest = np.take_along_axis(index, best, -1)[..., 0]
         strength = np.take_along_axis(weight, best, -1)[..., 0]
-        # half of what a look of the episode can prove, so that a chance resemblance is not taken for a place
+        # half of the evidence that a look of this episode can give, so that a chance resemblance does not prove a place
         proof = np.where(np.isfinite(strength), strength, 0.0).max(-1, keepdims=True, initial=0.0)
         alike = strength > np.maximum(0.5 * proof, 1.0)
         alias = np.exp(-np.where(alike, strength, 0.0))
-        # a frame that tells little about its place may well be of a place that is known by another frame
+        # a frame that says little about its place may show a place that is already known by another frame
         overlap = np.clip(np.exp(np.where(alike, -np.inf, strength)), self.settings.overlap, 1.0)
         overlap[:, 0] = 1.0
         return *name_places(alike, nearest), np.stack([alias, overlap], -1)
@@ -281,7 +281,7 @@ class Search:
         if self.replaced:
             pick = record[..., PICK].long()
             options = torch.diag(self.transition.action_unit).to(carried)
-            kept = pick >= len(options)  # a jump is no action
+            kept = pick >= len(options)  # a jump replaces the action
             kept[..., 0] = True
             carried = torch.where(kept.unsqueeze(-1), carried, options[pick.clamp_max(len(options) - 1)])
         if not self.transition.heading:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.memory import SpatialMemory
 
-# from so many entries on a graph search pays for its build; benchmarks/content_lookup.py
+# with so many entries or more, a graph search saves more time than building it takes: benchmarks/content_lookup.py
 _LARGE = 16_384
 # of look_noise
 _LEAST_NOISE = 1e-3
@@ -117,7 +117,7 @@ def distinct_frames(frames: Tensor) -> Tensor:
         return time
     flat = frames.flatten(0, 1).flatten(1)
     factors = np.random.default_rng(0).integers(-(2**31), 2**31, flat.shape[1])
-    # whole numbers, whose sum no order of adding changes: what is found of an episode has nothing to do with its batch
+    # sums of whole numbers are the same in any order, so what is found of an episode does not depend on its batch
     hashed = torch.from_numpy(flat.contiguous().numpy().view(np.int32) @ factors).view(batch, steps)
     number = []
     for row, whole in zip(hashed, flat.view(batch, steps, -1), strict=True):
@@ -143,7 +143,7 @@ def resembling_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     """
     loc, scale, number = sights
     sizes, first = loc.shape[-2], sights.first
-    # a frame that was seen before resembles itself most; another one, one that was first seen earlier
+    # a frame that was seen before resembles that one most; a new frame is compared with frames first seen earlier
     distance = _squared_distances(loc)
     later = torch.ones(sizes, sizes, dtype=torch.bool, device=loc.device).triu()
     nearest = distance.masked_fill_(later, torch.inf).argmin(-1)
@@ -154,7 +154,7 @@ def resembling_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     deviation = _deviation(loc, scale, *near).squeeze(-1).gather(1, number).masked_fill(again, 0.0)
     moved = (sights.each[0].diff(dim=1) != 0).any(-1)
     noise = look_noise(deviation[:, 1:], moved)
-    # an agent that stands still sees no more of the world
+    # an agent that stands still learns nothing new about the world
     counted = (~same_as_before(*sights.each, noise)).to(loc.dtype)
     share = torch.zeros_like(loc[..., 0]).scatter_add_(1, number, counted)
     moments = _moments(loc, scale, share / counted.sum(1, keepdim=True))
@@ -179,7 +179,7 @@ def resembling_entries(sights: Sights, memory: SpatialMemory, num_neighbors: int
     state = stored.pop("state", memory.keys)
     state = state.expand(*stored["loc"].shape[:-1], state.shape[-1])
     content = content_memory(stored["loc"]).write(stored["loc"], {**stored, "position": state})
-    # entries made while the agent stood still are one: they are no reason to leave others out
+    # entries made while the agent stood still count as one, so that they do not crowd out others
     entry_noise = loc.new_full(stored["loc"].shape[:-2], _LEAST_NOISE)
     fresh = ~same_as_before(stored["loc"], stored["scale"], entry_noise)
     allowed = None if bool(fresh.all()) else fresh.unsqueeze(-2).expand(*loc.shape[:-1], -1)

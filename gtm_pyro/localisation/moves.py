@@ -23,7 +23,7 @@ def turning_radius(transition: Transition, actions: Tensor) -> Tensor:
     step = path.diff(dim=1).abs()
     length = step.sum(-1, keepdim=True)
     moved = length > 1e-3 * length.amax(1, keepdim=True)
-    # steps that stand still do not draw the middle to them
+    # steps without a move do not count towards the middle
     counted = torch.cat([torch.ones_like(moved[:, :1]), moved], 1).to(path)
     place = path[..., :2]
     middle = (counted * place).sum(1, keepdim=True) / counted.sum(1, keepdim=True)

@@ -12,7 +12,7 @@ from gtm_pyro.localisation.selection import Array, compiled, difference, inlined
 
 # in place of a landmark: the agent is where it was, or at a place that is in no map
 STAYED, NOWHERE = -2, -1
-# squared distance, in variances, from which on a place is another one for sure: 4.5 deviations
+# squared distance, in variances, beyond which two places are certainly different: 4.5 standard deviations
 _FAR = 20.0
 
 
@@ -119,7 +119,7 @@ def look_at_own(
         distance = 0.0
         for d in range(dim):
             distance += difference(point[n, c, d], own.spot[b, n, d, i], d, period) ** 2
-        # what a spot and the path share is no uncertainty about where one is relative to the other
+        # errors that a spot and the path share cancel in the position of one relative to the other
         one = at_place(distance, var - own.variance[b, n, i], noise, dim)
         here += one
         if one > most:

@@ -13,18 +13,18 @@ from torch import Tensor
 from gtm_pyro.localisation.landmarks import Landmarks, Sights, content_memory
 from gtm_pyro.memory import SpatialMemory
 
-# frames that differ by more than this share of what consecutive ones differ by are not taken for one another
+# two frames match if they differ by less than this share of the difference between consecutive frames
 _LIKE = 0.6
 # how far they were taken from one another, in moves, for each such share; in rooms of the ray-caster, with an encoder
 # that was not trained, frames of a share of 0.1 to 0.3 were 0.17 cells apart, those of 0.6 to 1 0.3, moves 0.16 long
 _MOVES = 2.0
-# consecutive views that differ by less than this share of what any do are one view
+# consecutive views that differ by less than this share of the usual difference count as one view
 _STILL = 1e-4
-# of encodings' squares: what rounding leaves of no difference, in float32
+# share of the encodings' squares up to which a difference in float32 may be a rounding error
 _ROUNDING = 1e-10
 # differences so much over the median exceed it: rounding, which depends on the batch, tells no pairs apart
 _OVER = 1.001
-# no look at a place is more exact than this, in moves
+# the smallest error of a look at a place, in moves
 _EXACT = 0.25
 
 
@@ -38,7 +38,7 @@ def revisited_steps(sights: Sights, alias: float = 1e-4) -> Landmarks:
     """
     loc, _ = sights.each
     gap = _differences(loc, loc)
-    # an agent that stands still sees no other views
+    # an agent that stands still sees the same view
     moved = _moved(loc)
     pairs = torch.where(moved.unsqueeze(-1) & moved.unsqueeze(-2), gap, torch.nan)
     unlike = gap > _OVER * pairs.flatten(1).nanmedian(-1).values[:, None, None] + _rounding(loc)[:, None, None]

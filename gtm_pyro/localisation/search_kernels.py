@@ -26,9 +26,9 @@ from gtm_pyro.localisation.selection import (
     replace_smallest,
 )
 
-# jumps that lead to one content of one's own map
+# so many jumps are tried to each content of the episode's own map
 JUMPS = 3
-# variance of a jump, in units of a slip's: it forgets where it began
+# variance of a jump, in variances of a slip: so large that the start of the jump does not matter
 JUMP = 100.0
 # what is recorded of each hypothesis, then its state and its target, each of D numbers
 EVIDENCE, VARIANCE, SPREAD, GAIN, LOG_WEIGHT, PICK, STILL, STATE = range(8)
@@ -177,7 +177,7 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                 prior[n, c] += logw + (stay if c < actions else 0.0)
                 if prior[n, c] > prior[n, likely[n]]:
                     likely[n] = c
-        # the likeliest continuation of each first: others that cannot be among the heaviest are not looked at
+        # each hypothesis's likeliest continuation comes first, so that those that cannot be kept are never scored
         heap[:] = -np.inf
         for others in range(2):
             for n in range(size):
@@ -221,7 +221,7 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
             now[b, n, EVIDENCE], now[b, n, VARIANCE], now[b, n, SPREAD] = evidence[p, c], noise, spread
             now[b, n, LOG_WEIGHT], now[b, n, PICK] = score[p, c], c
             top = max(top, score[p, c])
-            # after a jump the path is where the search says, whatever the action
+            # after a jump the search gives the position, and the action is ignored
             pinned = c >= actions and variance > step_noise
             if pinned:
                 now[b, n, EVIDENCE] = step_noise
@@ -240,7 +240,7 @@ def advance(t: int, q: Array, rules: Rules, tracks: Tracks, is_fixed: bool, fixe
                 now[b, n, STATE + d], now[b, n, STATE + dim + d] = at, at if pinned else target
                 for a in range(tracks.s.shape[2]):
                     tracks.s[b, n, a, d] = at
-            # a content that has not been seen here before
+            # this content was not seen at this place before
             if not is_fixed and mark == NOWHERE and score[p, c] > -np.inf:
                 write(own, b, n, t, now[b, n], STATE, spread)
         for n in range(size):

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # the coordinate of a state that is an angle, where there is one
 HEADING = 2
-# of the heaviest hypotheses one is the best
+# so many of the heaviest hypotheses are compared to choose the best
 LEADERS = 8
 
 
@@ -27,7 +27,7 @@ def compiled(function: F, **options: Any) -> F:
     options.update(nogil=True, error_model="numpy")
     try:
         return njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder that a cache can be written to
+    except RuntimeError:  # no folder for the cache is writable
         return njit(**options)(function)
 
 
@@ -189,7 +189,7 @@ def keep(score: Array, threshold: float, parents: Array, b: int, pick: Array, la
             else:
                 later[waiting] = n * options + c
                 waiting += 1
-    # children beyond the first move in where a parent died out
+    # second and later children take the rows of parents without children
     moved = 0
     for n in range(size):
         if parents[b, n] < 0 and moved < waiting:
