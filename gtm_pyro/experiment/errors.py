@@ -87,7 +87,7 @@ def describe(error: BaseException) -> str:
     elif text.startswith(_PATH):
         text = f"expected the import path of a class (module.Class), got {text.removeprefix(_PATH).strip()}"
     elif text.startswith(_REQUIRED):
-        text = f"{owner} needs a value for {text.removeprefix(_REQUIRED)}"
+        text = f"{owner or 'the class'} needs a value for {text.removeprefix(_REQUIRED)}"
     return f"{name}: {text}" if name else text
 
 

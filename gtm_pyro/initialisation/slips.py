@@ -34,7 +34,7 @@ _LOST = 0.25  # the share of outcomes that other paths contradict; on the right 
 _CONTRADICTION = 1e-6  # the likelihood of what no single slip explains, such as two places that look the same
 
 
-class Steps(NamedTuple):
+class Observations(NamedTuple):
     """What is known of each step of some episodes.
 
     :param place: the first step of the episode with the same frame, ``(batch, time)``.
@@ -56,7 +56,7 @@ class Steps(NamedTuple):
         return moving
 
 
-def observe(frames: Tensor, actions: Tensor, displacement: Tensor, tolerance: float) -> Steps:
+def observe(frames: Tensor, actions: Tensor, displacement: Tensor, tolerance: float) -> Observations:
     """Places, changes and intended moves of episodes.
 
     :param frames: ``(batch, time, C, H, W)``.
@@ -66,7 +66,7 @@ def observe(frames: Tensor, actions: Tensor, displacement: Tensor, tolerance: fl
     """
     moves = actions @ displacement.t()
     place = same_frames(frames, tolerance).to(torch.uint8).argmax(-1)
-    return Steps(place, frame_changed(frames, tolerance), moves, 0.25 * float(moves.norm(dim=-1).max()))
+    return Observations(place, frame_changed(frames, tolerance), moves, 0.25 * float(moves.norm(dim=-1).max()))
 
 
 class SlipRate(NamedTuple):
@@ -85,7 +85,7 @@ class SlipRate(NamedTuple):
     num_retries: int
 
 
-def slip_rate(steps: Steps, num_observed: int | None = None, max_gap: int = 8, max_moves: int = 4) -> SlipRate:
+def slip_rate(steps: Observations, num_observed: int | None = None, max_gap: int = 8, max_moves: int = 4) -> SlipRate:
     """An estimate of e.
 
     Three ways to fail are counted, each where it can be told from a wall:
@@ -126,7 +126,7 @@ def slip_rate(steps: Steps, num_observed: int | None = None, max_gap: int = 8, m
     return SlipRate(rate if rate >= _LEAST_SLIP else 0.0, q, num_loops, num_retries)
 
 
-def _astray(steps: Steps, counted: Tensor, max_gap: int, max_moves: int) -> tuple[float, int]:
+def _astray(steps: Observations, counted: Tensor, max_gap: int, max_moves: int) -> tuple[float, int]:
     """q, and the number of loops that it is from."""
     changed = steps.changed
     position = (steps.moves * changed.unsqueeze(-1)).cumsum(1)
@@ -149,7 +149,7 @@ def _astray(steps: Steps, counted: Tensor, max_gap: int, max_moves: int) -> tupl
     return float(torch.linspace(1e-5, 0.7, 1400, dtype=torch.float64)[likelihood.argmax()]), len(ends)
 
 
-def _retries(steps: Steps, counted: Tensor) -> tuple[float, float, int]:
+def _retries(steps: Observations, counted: Tensor) -> tuple[float, float, int]:
     """Of moves known to be possible: the share after which the frame is the same, the share that end where they did
     before, and their number. The last time that a move, or its reverse, was made between two places tells."""
     place, changed, moves, moving = steps.place, steps.changed, steps.moves, steps.moving
@@ -168,7 +168,7 @@ def _retries(steps: Steps, counted: Tensor) -> tuple[float, float, int]:
     return float((known & ~changed).sum()) / n, float((known & changed & (place == end)).sum()) / n, n
 
 
-def _pushing(steps: Steps) -> Tensor:
+def _pushing(steps: Observations) -> Tensor:
     """Whether a step repeats a move that just failed: against a wall that would count one error many times."""
     again = torch.zeros_like(steps.changed)
     alike = (steps.moves[:, 1:] - steps.moves[:, :-1]).norm(dim=-1) < steps.tolerance
@@ -187,7 +187,7 @@ class Paths(NamedTuple):
     weight: Tensor
 
 
-def localise(steps: Steps, astray: float, num_particles: int = 256) -> Paths:
+def likely_paths(steps: Observations, astray: float, num_particles: int = 256) -> Paths:
     """Where the agent was, by a particle filter over paths.
 
     A frame that changes moved the agent by its action, or with probability ``astray`` by another one. A frame that was
@@ -225,7 +225,7 @@ def localise(steps: Steps, astray: float, num_particles: int = 256) -> Paths:
     return Paths(s, weight.softmax(-1))
 
 
-def outcomes(steps: Steps, paths: Paths) -> tuple[Outcomes, float]:
+def outcomes(steps: Observations, paths: Paths) -> tuple[Outcomes, float]:
     """What became of moves, as ``loop_closure.moves_with_outcome`` has it, along weighted paths.
 
     Also the share of tries that are counted: small where episodes do not begin in the same place.
@@ -284,8 +284,8 @@ def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observe
     """M, e and the outcomes of moves.
 
     Where no action fails, M is from all loops of the half of the episodes with the most texture, and their positions
-    are counted. Otherwise M is from their short loops, and positions are those of :func:`localise`: without noise in
-    all episodes but the plainest.
+    are counted. Otherwise M is from their short loops, and positions are those of :func:`likely_paths`: without noise
+    in all episodes but the plainest.
 
     :param frames: ``(batch, time, C, H, W)``.
     :param actions: ``(batch, time, action_dim)``.
@@ -309,8 +309,8 @@ def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observe
                 steps = observe(frames[told_apart], actions[told_apart], short, tolerance)
                 slips = slip_rate(steps, num_observed)
             place, changed, moves = (x[:, :_EARLY] for x in steps[:3])
-            early = Steps(place, changed, moves, steps.tolerance)
-            return StartingValues(short, slips, *outcomes(early, localise(early, slips.astray)))
+            early = Observations(place, changed, moves, steps.tolerance)
+            return StartingValues(short, slips, *outcomes(early, likely_paths(early, slips.astray)))
     displacement = close_loops(seen, done, state_dim, tolerance).displacement
     if short is not None and share_open(seen, done, short, tolerance) > _FALSE_LOOPS:
         displacement = short

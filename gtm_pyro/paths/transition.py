@@ -1,6 +1,5 @@
 """Distributions over whole trajectories: a path is one sample site."""
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +7,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from gtm_pyro.transitions import Transition
+from gtm_pyro.transitions.base import log_normal
 
 
 class _Draw(NamedTuple):
@@ -126,8 +126,7 @@ class TransitionPath(TorchDistribution):
             units = draw.noise[..., 1:, :] / scale
         else:
             units = draw.unit_noise[..., 1:, :]
-        steps = -0.5 * units.square() - scale.log() - 0.5 * math.log(2 * math.pi)
-        return first + steps.sum((-2, -1))
+        return first + log_normal(units, scale).sum((-2, -1))
 
     @property
     def _may_slip(self) -> bool:

@@ -115,9 +115,10 @@ class Transition(nn.Module):
         raise NotImplementedError
 
     def forward(self, s: Tensor, control: Tensor) -> dist.TorchDistribution:
-        """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``; a mixture of two Gaussians where e > 0.
+        """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``; a mixture of two Gaussians where e > 0: the definition.
 
-        Arguments as of ``loc``: one step cannot tell what earlier actions left behind, ``controls`` of all can.
+        ``noise_log_prob`` and ``TransitionPath``, which score whole paths at once, are tested against it. Arguments as
+        of ``loc``: one step cannot tell what earlier actions left behind, ``controls`` of all can.
         """
         loc = self.loc(s, control)
         if not self.slips:
@@ -140,19 +141,15 @@ class Transition(nn.Module):
         return torch.where(slipped, self.slip_scale, self.scale).unsqueeze(-1) * unit
 
     def noise_log_prob(self, residual: Tensor, slips: bool = True) -> Tensor:
-        """log p of s_t - f(s_{t-1}, a_t), ``(..., state_dim)`` to ``(...)``.
+        """log p of s_t - f(s_{t-1}, a_t), ``(..., state_dim)`` to ``(...)``: that of ``forward``.
 
         :param slips: False for e = 0.
         """
-
-        def log_normal(scale: Tensor) -> Tensor:
-            return -0.5 * (residual / scale).square().sum(-1) - self.state_dim * (scale.log() + 0.5 * _LOG_2PI)
-
+        told = log_normal(residual / self.scale, self.scale).sum(-1)
         if not (slips and self.slips):
-            return log_normal(self.scale)
-        return torch.logaddexp(
-            torch.log1p(-self.slip) + log_normal(self.scale), self.slip.log() + log_normal(self.slip_scale)
-        )
+            return told
+        slipped = log_normal(residual / self.slip_scale, self.slip_scale).sum(-1)
+        return torch.logaddexp(torch.log1p(-self.slip) + told, self.slip.log() + slipped)
 
     def stepping(self, controls: Tensor) -> Callable[[Tensor, int], Tensor]:
         """``(s, t) -> f(s, a_t)`` under the parameters as they are now: for loops over time, without gradients.
@@ -171,6 +168,11 @@ class Transition(nn.Module):
         :returns: ``(*batch, time, state_dim)``, differentiable in start, actions, noise and the parameters.
         """
         return unroll(self.loc, start, self.controls(actions, past), noise)
+
+
+def log_normal(units: Tensor, scale: Tensor) -> Tensor:
+    """log N(x; 0, scale²) of x = scale * units, number by number."""
+    return -0.5 * units.square() - scale.log() - 0.5 * _LOG_2PI
 
 
 def usual_size(actions: Tensor) -> Tensor:

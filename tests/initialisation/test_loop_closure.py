@@ -14,7 +14,7 @@ from gtm_pyro.initialisation.loop_closure import (
     share_open,
     tabulate,
 )
-from gtm_pyro.initialisation.slips import localise, observe, slip_rate, starting_values
+from gtm_pyro.initialisation.slips import likely_paths, observe, slip_rate, starting_values
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import Translation, WalledTranslation
 
@@ -94,7 +94,7 @@ def test_paths_are_found_again_after_slips() -> None:
     frames, actions, poses, _ = walk(0.1, slipping=32)
     torch.manual_seed(0)
     steps = observe(frames, actions, MOVES, SAME_FRAME)
-    paths = localise(steps, 0.05)
+    paths = likely_paths(steps, 0.05)
     torch.testing.assert_close(paths.weight.sum(-1), torch.ones(64))
     wrong = ((paths.s + 4 - poses.unsqueeze(1)).norm(dim=-1) > 0.5).float().mean(-1)
     counted = (steps.moves * steps.changed.unsqueeze(-1)).cumsum(1) + 4
