@@ -35,7 +35,8 @@ def map_figure(evaluation: Evaluation, ground: Ground | None = None, episode: in
         headed = poses.headings is not None
         figure, axes = canvas(1 + headed, 2, (10.6, 5.2 + 3.2 * headed), height_ratios=[5.2, 3.2][: 1 + headed])
         layout: Any = figure.get_layout_engine()
-        layout.set(rect=(0, 0, 1, 0.97))  # maps stand out over what it makes room for
+        if layout is not None:
+            layout.set(rect=(0, 0, 1, 0.97))  # maps stand out over what it makes room for
         parts = {
             f"memorised: steps 1 to {tau}": slice(0, tau),
             f"predicted: steps {tau + 1} to {total}": slice(tau, total),
