@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -227,7 +227,8 @@ def compare(folders: Sequence[str | os.PathLike[str]]) -> Comparison:
     described = {measure.name: measure for measure in (*MEASURES, *tasks, *DIAGNOSED, MINUTES)}
     found = [*described, *dict.fromkeys(name for known in numbers for name in known if name not in described)]
     values = {name: tuple(_value(name, described.get(name), known) for known in numbers) for name in found}
-    columns = [m for m in described.values() if m.column and _is_column(m, values[m.name])]
+    asked = {"diagnose", MINUTES.command} | ({"report"} if not any("elbo" in known for known in numbers) else set())
+    columns = [m for m in described.values() if m.column and _is_column(m, values[m.name], asked)]
     # what nobody has is no number of theirs
     kept = {measure.name for measure in columns} | {name for known in numbers for name in known}
     return Comparison(
@@ -253,14 +254,22 @@ def _value(name: str, measure: Measure | None, known: Mapping[str, float]) -> fl
     has_poses = placed or "visited_share" in known
     impossible = Truth.POSES in measure.needs and not has_poses
     impossible |= Capability.PATH in measure.needs and has_poses and not placed
-    return math.nan if impossible or measure.command == "report" else None
+    # what needs nothing is missing only where an earlier version measured
+    return math.nan if impossible or (measure.command == "report" and measure.needs) else None
 
 
-def _is_column(measure: Measure, values: Sequence[float | None]) -> bool:
-    """Whether some run has the number, or all could have it and were not asked yet."""
+def _is_column(measure: Measure, values: Sequence[float | None], asked: Collection[str]) -> bool:
+    """Whether some run has the number, or all could have it and were not asked yet.
+
+    :param asked: commands whose numbers are shown as missing where no run has them.
+    """
     if any(value is not None and not math.isnan(value) for value in values):
         return True
-    return all(value is None for value in values) and not {Truth.POSES, Truth.HEADINGS} & set(measure.needs)
+    return (
+        measure.command in asked
+        and all(value is None for value in values)
+        and not {Truth.POSES, Truth.HEADINGS} & set(measure.needs)
+    )
 
 
 def _written(value: float | None, measure: Measure) -> str:

@@ -147,6 +147,7 @@ def test_any_mixture_of_runs_is_compared(
     assert "damaged/evaluation.json: expected an object of numbers" in caplog.text
     head, *rows = comparison.rows()
     table = {row[1]: dict(zip(head, row, strict=True)) for row in rows}
+    assert table["old"]["best copy"] == "-", "gtm-pyro report measures it"
     assert table["FrameVAE"]["mse"] == table["FrameVAE"]["localisation"] == table["old"]["mse"] == "none"
     assert table["FrameVAE"]["best copy"] == table["Drift"]["best copy"] == table["ActionMemory"]["best copy"]
     assert table["damaged"]["ELBO"] == table["bare"]["ELBO"] == "-" and table["newer"]["ELBO"] == "2.00"
