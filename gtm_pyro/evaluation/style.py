@@ -16,7 +16,7 @@ TRUE, PREDICTED, FLOOR, MEAN, UNVISITED = "#0072B2", "#D55E00", "#009E73", "#7F7
 COPY = "#56B4E9"
 TIME_MAP = "viridis"
 DPI = 110
-LAYOUT = "constrained"
+LAYOUT: Any = "constrained"
 RAW_STATES = ("state 0 (the model's own unit)", "state 1 (the model's own unit)")
 
 

@@ -52,7 +52,7 @@ class DisplacementRegression:
 
     def error(self, model: Any, episodes: Episodes) -> Tensor:
         """Squared error of the displacements d_{2:T}, in units of the state and radians, summed: ``(batch,)``."""
-        transition = getattr(model, "transition", None)
+        transition: Any = getattr(model, "transition", None)
         if not getattr(transition, "heading", False):
             got = f"{type(model).__name__}, which has none" if transition is None else type(transition).__name__
             raise ConfigError(f"auxiliary: DisplacementRegression expected a transition with a heading, got {got}")
@@ -68,7 +68,7 @@ class DisplacementRegression:
         """Starting values that explain true displacements: by the transition's own ``regress(actions, displacements)``,
         or by least squares; those of :class:`Automatic` where the model has starting values of its own or neither
         applies."""
-        transition = getattr(model, "transition", None)
+        transition: Any = getattr(model, "transition", None)
         own = getattr(transition, "regress", None)
         if hasattr(model, "initialise") or not (own or isinstance(transition, RotatingTranslation)):
             Automatic()(model, episodes)

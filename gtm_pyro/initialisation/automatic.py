@@ -19,7 +19,7 @@ class Automatic:
     """
 
     def __call__(self, model: Any, episodes: Episodes) -> None:
-        transition = getattr(model, "transition", None)
+        transition: Any = getattr(model, "transition", None)
         if hasattr(model, "initialise"):
             model.initialise(episodes)
         elif hasattr(transition, "initialise"):
