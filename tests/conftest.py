@@ -65,8 +65,9 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
+def fails(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Fails:
     """Run a command that must fail: exit status 2, nothing on stdout, one line on stderr, which is returned."""
+    monkeypatch.setattr("gtm_pyro.storage.progress._PATIENCE", 1e6)  # a busy machine is no reason for a second line
 
     def call(*words: str) -> str:
         capfd.readouterr()
