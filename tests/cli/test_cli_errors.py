@@ -17,8 +17,8 @@ from gtm_pyro.episodes import Episodes, save_shards
     [
         (
             "trian",
-            "trian: expected one of train, evaluate, diagnose, localise, compare, generate, report, data, data import, list; "
-            "did you mean train?",
+            "trian: expected one of train, evaluate, diagnose, localise, compare, generate, report, data, data import, "
+            "list; did you mean train?",
         ),
         ("train", "experiment: expected image-navigation"),
         ("train image-navigaton", "did you mean image-navigation?"),
