@@ -39,7 +39,7 @@ class EvaluationSettings:
     num_predicted: int = 256
     seed: int = 0
     posterior_episodes: int = 4
-    posterior_samples: int = 20
+    posterior_samples: int = 25
     cell_size: float | None = None
     view_tolerance: tuple[float, float] | None = None
 

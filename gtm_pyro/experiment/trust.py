@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.experiment.said import PARTS
 from gtm_pyro.storage.yaml import Raw
 
 _KNOWN = ("gtm_pyro.", "pyro.", "torch.nn.", "torch.distributions.")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def check_trusted(config: Path, raw: Raw, overrides: Mapping[str, str], trust: bool) -> None:
@@ -34,20 +36,35 @@ def check_trusted(config: Path, raw: Raw, overrides: Mapping[str, str], trust: b
 
 def foreign_classes(raw: Raw) -> list[str]:
     """The classes of other packages, or of nobody's, that the fields of an experiment name or may mean."""
-    return [path for field in PARTS for path in _foreign(raw.get(field))]
+    return [path for field, value in raw.items() for path in _foreign(value, field in PARTS)]
 
 
-def _foreign(value: Any, is_class: bool = False) -> Iterator[str]:
+def _foreign(value: Any, in_part: bool, is_class: bool = False) -> Iterator[str]:
+    """
+    :param in_part: whether text may name a class without saying so.
+    :param is_class: whether it says so.
+    """
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _foreign(inner, name == "class_path")
+            yield from _foreign(inner, in_part, name == "class_path")
     elif isinstance(value, list):
         for inner in value:
-            yield from _foreign(inner)
-    elif isinstance(value, str) and _DOTTED.fullmatch(value) and not value.startswith(_KNOWN):
-        # other text with a dot in it is taken for a class only where there is such a module
-        if is_class or _is_module(value.partition(".")[0]):
-            yield value
+            yield from _foreign(inner, in_part)
+    elif isinstance(value, str):
+        read = _read(value)
+        if read != value:  # YAML within a text, which is read when the experiment is
+            yield from _foreign(read, in_part, is_class)
+        elif "." in value and not value.startswith(_KNOWN):
+            top = value.partition(".")[0]
+            # other text with a dot in it is taken for a class only where there is such a module
+            if is_class or (in_part and top.isidentifier() and _is_module(top)):
+                yield value
+
+
+def _read(text: str) -> Any:
+    with suppress(yaml.YAMLError, ValueError):
+        return yaml.safe_load(text)
+    return text
 
 
 def _is_module(name: str) -> bool:

@@ -151,7 +151,7 @@ class SavedEpisodes:
             for name, parts in windows.items():
                 array = self._shards[place.shard][name][place.row]
                 parts.append(array if name == "worlds" else array[start : start + length])
-        stacked = {name: np.stack(parts) for name, parts in windows.items()}
+        stacked = {name: np.stack(_of_one_kind(name, parts)) for name, parts in windows.items()}
         stacked |= {name: self._shards[0][name] for name in _DECLARED if name in self._shards[0]}
         if self.num_actions is not None:
             stacked["num_actions"] = np.asarray(self.num_actions)
@@ -220,6 +220,13 @@ class SavedEpisodes:
 _ASKED = (8, 16, 500)  # shards, episodes of each and their steps that tell how poses and actions are meant
 _DECLARED = ("pose_names", "continuous_actions")  # one for all episodes
 _OF_ALL = (*_DECLARED, "num_actions", "is_first")  # in no window
+
+
+def _of_one_kind(name: str, windows: list[np.ndarray]) -> list[np.ndarray]:
+    """Bytes as floats where other shards hold floats."""
+    if name in ("frames", "worlds") and len({window.dtype for window in windows}) > 1:
+        return [window / np.float32(255) if window.dtype == np.uint8 else window for window in windows]
+    return windows
 
 
 def _cut_in_two(directory: str, place: _Place, test_fraction: float) -> list[_Place]:

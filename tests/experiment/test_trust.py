@@ -22,6 +22,9 @@ from gtm_pyro.experiment.trust import check_trusted, foreign_classes
         ({"model": {"init_args": {"keys": "os.system"}}}, ["os.system"]),
         ({"data": {"class_path": "gtm_pyro.tasks.SavedEpisodes", "init_args": {"directory": "walks.v2"}}}, []),
         ({"data": {"init_args": {"data": [{"class_path": "a.B"}]}}, "device": "os.system"}, ["a.B"]),
+        ({"model": "{class_path: mine.Model}", "data": '"os.walk"'}, ["mine.Model", "os.walk"]),
+        ({"data": {"class_path": "mine.No Name"}, "guide": "os.no name"}, ["mine.No Name", "os.no name"]),
+        ({"evaluation": {"class_path": "mine.Settings"}, "stages": [{"class_path": "a.B"}]}, ["mine.Settings", "a.B"]),
         (
             {"initialisation": {"class_path": "torch.load"}, "auxiliary": "shutil.rmtree"},
             ["torch.load", "shutil.rmtree"],

@@ -151,3 +151,31 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "minigrid" else object())
     with pytest.raises(MissingDependencyError, match=r'needs minigrid: pip install "gtm-pyro\[minigrid\]"'):
         GymnasiumRecordings(ROOMS, SAME)
+
+
+class OneArray(Ring):
+    """Gives one array for all frames, and changes it."""
+
+    def render(self) -> np.ndarray:
+        self.pixels = getattr(self, "pixels", np.zeros((6, 8, 3), np.uint8))
+        self.pixels[:] = 20 * self.place
+        return self.pixels
+
+
+def test_frames_are_kept_as_they_were() -> None:
+    gymnasium.register("OneArray-v0", entry_point=OneArray, order_enforce=False)
+    once = GymnasiumRecordings("OneArray-v0", SAME, policy=Named("Onwards", partial(Onwards, action=2))).episode(0)
+    assert len(np.unique(once.frames)) == 6, "of 12 places every other one"
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"policy": Named("p", dict)}, "episode 0: TypeError"),
+        ({"wrappers": [Named("w", partial(Onwards, nothing=1))]}, "^w: could not be made: TypeError"),
+        ({"poses": Named("x", dict)}, "^poses: expected a class with names, dict has none"),
+    ],
+)
+def test_classes_that_do_not_fit_are_told_in_a_line(named: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GymnasiumRecordings("Ring-v0", SAME, **named).episode(0)

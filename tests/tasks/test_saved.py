@@ -201,3 +201,10 @@ def test_windows_of_bytes_are_those_of_floats(tmp_path):
     asked = {"num_observed": 5, "num_predicted": 3, "seed": 4}
     drawn = [SavedEpisodes(str(tmp_path / name)).sample(8, **asked) for name in ("bytes", "floats")]
     assert torch.equal(drawn[0].frames, drawn[1].frames) and torch.equal(drawn[0].actions, drawn[1].actions)
+
+
+def test_shards_of_bytes_and_of_floats_go_together(tmp_path):
+    write(tmp_path / "a.npz", 5, 10, first=0)
+    write(tmp_path / "b.npz", 5, 10, first=5, dtype=np.float32)
+    windows = SavedEpisodes(str(tmp_path)).sample(64, num_observed=4, num_predicted=2, seed=0)
+    assert set(episode_numbers(windows)) == set(range(8)), "bytes beside floats are divided by 255 like others"

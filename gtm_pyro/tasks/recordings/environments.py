@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gtm_pyro.errors import ConfigError, EpisodesError, first_line
+from gtm_pyro.errors import ConfigError, EpisodesError, GTMPyroError, first_line, kind_and_line
 from gtm_pyro.tasks.recordings.actions import as_actions
 from gtm_pyro.tasks.recordings.agents import MiniGridPoses, MiniWorldPoses, RandomRepeats
 from gtm_pyro.tasks.recordings.base import Recorded, need
@@ -94,7 +94,7 @@ class GymnasiumRecordings:
         if wrappers is None:
             wrappers = family.wrappers(reshape.size) if family else []
         for wrapper in wrappers:
-            self._env = wrapper.make(self._env)
+            self._env = _made(wrapper, self._env)
         space = self._env.action_space
         self._first, count = int(getattr(space, "start", 0)), int(getattr(space, "n", 0))
         usual = family.actions if family and policy is None and count > max(family.actions, default=0) else ()
@@ -102,8 +102,10 @@ class GymnasiumRecordings:
         self._policy = policy or Named("RandomRepeats", partial(RandomRepeats, actions=tuple(self._numbers)))
         if poses is None and family is not None:
             poses = Named(family.poses.__name__, family.poses)
-        self._poses = poses.make() if poses else None
-        self.pose_names: tuple[str, ...] | None = tuple(self._poses.names) if self._poses else None
+        self._poses = None if poses is None else _made(poses)
+        if self._poses is not None and not hasattr(self._poses, "names"):
+            raise ConfigError(f"poses: expected a class with names, {type(self._poses).__name__} has none")
+        self.pose_names: tuple[str, ...] | None = None if self._poses is None else tuple(self._poses.names)
         self.num_actions = len(self._numbers) or count or None
         self.recipe: Mapping[str, Any] = {
             "source": environment,
@@ -123,6 +125,14 @@ class GymnasiumRecordings:
         return f"{self._id}, episode {number}"
 
     def episode(self, number: int) -> Recorded:
+        try:
+            return self._played(number)
+        except (GTMPyroError, MemoryError):
+            raise
+        except Exception as error:  # of an environment, a policy or poses of a user's own
+            raise ConfigError(f"{self.name(number)}: {kind_and_line(error)}") from error
+
+    def _played(self, number: int) -> Recorded:
         generator = np.random.default_rng([self._seed, number])
         policy = self._policy.make(self._env.action_space, generator)
         observation, _ = self._env.reset(seed=int(generator.integers(2**31)))
@@ -141,7 +151,7 @@ class GymnasiumRecordings:
             raise EpisodesError(f"{where}: expected at least 2 steps, got 1")
         taken = as_actions(where, np.stack([np.zeros_like(actions[0]), *actions]))
         pixels = self._reshape(as_bytes(where, np.stack(frames)))
-        return Recorded(pixels, taken, np.asarray(poses) if self._poses else None)
+        return Recorded(pixels, taken, None if self._poses is None else np.asarray(poses))
 
     def _make(self, keywords: Mapping[str, Any]) -> Any:
         import gymnasium
@@ -157,23 +167,30 @@ class GymnasiumRecordings:
     def _frame(self, observation: Any) -> np.ndarray:
         observed = np.asarray(observation) if not isinstance(observation, dict | tuple | str) else None
         if observed is not None and observed.dtype == np.uint8 and observed.ndim in (2, 3):
-            return observed
+            return observed.copy()  # some environments use one array for all
         rendered = self._env.render()
         if rendered is None:
             raise ConfigError(f"{self._id}: expected images as observations, or an environment that renders rgb_array")
-        return np.asarray(rendered)
+        return np.array(rendered)
 
     def _pose(self) -> Sequence[float]:
-        return self._poses(self._env.unwrapped) if self._poses else ()
+        return () if self._poses is None else tuple(self._poses(self._env.unwrapped))
 
     def _numbered(self, action: Any, where: str) -> np.ndarray:
         if not self.num_actions:
-            return np.atleast_1d(np.asarray(action, dtype=np.float32))
+            return np.atleast_1d(np.array(action, dtype=np.float32))
         if not self._numbers:
             return np.asarray(int(action) - self._first)
         if action not in self._numbers:
             raise EpisodesError(f"{where}: expected one of the actions {self._numbers}, got {action}")
         return np.asarray(self._numbers.index(action))
+
+
+def _made(named: Named, *arguments: Any) -> Any:
+    try:
+        return named.make(*arguments)
+    except Exception as error:  # of a class of a user's own
+        raise ConfigError(f"{named.name}: could not be made: {kind_and_line(error)}") from error
 
 
 def _parameters(entry_point: Any) -> set[str]:

@@ -63,7 +63,10 @@ class Hdf5Recordings:
     def _dataset(self, name: str) -> Any:
         if name not in self._file:
             raise EpisodesError(f"{self._path}: expected {name}, got {', '.join(self._file) or 'nothing'}")
-        return self._file[name]
+        found = self._file[name]
+        if 0 in getattr(found, "shape", (1,))[:1] or getattr(found, "shape", (1,)) == ():
+            raise EpisodesError(f"{self._path}: {name}: expected an entry for each step, got none")
+        return found
 
     def _ends(self, steps: int) -> np.ndarray:
         ends = np.zeros(steps, dtype=bool)

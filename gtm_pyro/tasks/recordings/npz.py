@@ -63,11 +63,13 @@ class NpzRecordings:
             frames = as_bytes(where, _array(path, archive, "image")[start:stop])
             actions = as_actions(where, _array(path, archive, "action")[start:stop])
             check_lengths(where, len(frames), len(actions))
+            if self.num_actions is not None and not actions.any():
+                actions = np.zeros(len(actions), dtype=np.int64)  # of one step, which says nothing
             poses = _poses(path, archive)[start:stop] if self.pose_names else None
         return Recorded(self._reshape(frames), actions, poses)
 
     def _width(self) -> int | None:
-        path, start, stop = self._episodes[0]
+        path, start, stop = max(self._episodes, key=lambda episode: episode[2] - episode[1])
         with _opened(path) as archive:
             return width(_array(path, archive, "action")[start:stop])
 
@@ -88,8 +90,9 @@ def _array(path: Path, archive: Any, name: str) -> np.ndarray:
         array: np.ndarray = archive[name]
     except _UNREADABLE as error:
         raise EpisodesError(f"{path}: {name}: expected a whole array ({first_line(error)})") from None
-    if not array.ndim:
-        raise EpisodesError(f"{path}: {name}: expected one entry a step, got a single one")
+    if not array.ndim or not len(array):
+        got = "none" if array.ndim else "a single one"
+        raise EpisodesError(f"{path}: {name}: expected one entry a step, got {got}")
     return array
 
 

@@ -141,9 +141,3 @@ def _arrays(episodes: Sequence[Recorded], source: Recordings) -> dict[str, np.nd
         arrays["poses"] = np.concatenate(poses)[None].astype(np.float32)
         arrays["pose_names"] = np.asarray(source.pose_names)
     return arrays
-
-
-def stopped(work: Import) -> str:
-    """What a user whose import was stopped wants to know."""
-    there = Import(work.source, work.folder).num_kept
-    return f"{there} of {len(work.source)} episodes are in {work.folder}, the same command imports the rest"
