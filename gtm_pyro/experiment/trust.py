@@ -21,10 +21,12 @@ def check_trusted(config: Path, raw: Raw, overrides: Mapping[str, str], trust: b
 
     :param overrides: the words of the command, which name what they name.
     :param trust: all of them are to be imported.
-    :raises ConfigError: names the first that was not; nothing was imported.
+    :raises ConfigError: names the first that was not, or a file that may name some; nothing was imported.
     """
     if trust:
         return
+    for file in _files(_read(raw["stages"]) if isinstance(raw.get("stages"), str) else raw.get("stages")):
+        raise ConfigError(f"{config}: stages: expected them in this file, as runs have them, got {file}; see --trust")
     named = " ".join(overrides.values())
     for path in foreign_classes(raw):
         if not re.search(rf"(^|[^\w.]){re.escape(path)}($|[^\w.])", named):
@@ -59,6 +61,18 @@ def _foreign(value: Any, in_part: bool, is_class: bool = False) -> Iterator[str]
             # other text with a dot in it is taken for a class only where there is such a module
             if is_class or (in_part and top.isidentifier() and _is_module(top)):
                 yield value
+
+
+def _files(stages: Any) -> Iterator[str]:
+    """What jsonargparse would read in place of a stage, or of a part of one."""
+    if isinstance(stages, Mapping):
+        for name, inner in stages.items():
+            yield from _files(None if name == "frozen" else inner)
+    elif isinstance(stages, list):
+        for inner in stages:
+            yield from _files(inner)
+    elif isinstance(stages, str) and Path(stages).is_file():
+        yield stages
 
 
 def _read(text: str) -> Any:

@@ -44,6 +44,15 @@ def test_named_or_trusted_is_imported() -> None:
             check_trusted(Path("a"), {"model": raw["model"]}, overrides, trust=False)
 
 
+def test_a_run_names_no_files_with_classes_in_them(tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("[{class_path: mine.Stage}]")
+    file = str(tmp_path / "more.yaml")
+    for stages in (file, [file], [{"reading": file}]):
+        with pytest.raises(ConfigError, match="^a: stages: expected them in this file, .*more.yaml"):
+            check_trusted(Path("a"), {"stages": stages}, {}, trust=False)
+    check_trusted(Path("a"), {"stages": [{"steps": 3, "reading": {"scored": "others"}}]}, {}, trust=False)
+
+
 @pytest.mark.parametrize(
     "words", ["evaluate {}", "report {}", "train --resume {}", "train {}/config.yaml", "localise {}"]
 )
