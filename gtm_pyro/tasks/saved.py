@@ -142,7 +142,7 @@ class SavedEpisodes:
         generator = seeded_generator(seed, split)
         length = num_observed + num_predicted
         counts = self._windows(num_observed, num_predicted, split)
-        self._tell(counts, length, split)
+        self._tell(counts, length, split, batch_size)
         fitting = counts.nonzero()[0]
         windows: dict[str, list[np.ndarray]] = {name: [] for name in self._shards[0] if name not in _OF_ALL}
         for choice in torch.randint(len(fitting), (batch_size,), generator=generator).tolist():
@@ -198,8 +198,15 @@ class SavedEpisodes:
             )
         return (last + 1).clip(0, 1 if self.from_start else None)
 
-    def _tell(self, counts: np.ndarray, length: int, split: Split) -> None:
+    def _tell(self, counts: np.ndarray, length: int, split: Split, drawn: int) -> None:
         """What is not as one may think of the windows that are drawn, once."""
+        if split == "test" and drawn > (number := int(counts.sum())) and ("drawn again", number) not in self._told:
+            self._told.add(("drawn again", number))
+            logger.warning(
+                "%s: %d windows are drawn to test on, of %d that there are, of %d steps each in %d episodes: "
+                "some more than once, which makes no number more certain",
+                self.directory, drawn, number, length, (counts > 0).sum(),
+            )  # fmt: skip
         short = int((counts == 0).sum())
         if short and (split, short) not in self._told:
             self._told.add((split, short))
