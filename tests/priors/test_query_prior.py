@@ -248,4 +248,4 @@ def test_image_navigation_has_states_in_a_plane(kind: str, reading: Reading) -> 
     metrics = evaluate(model, guide, episodes, iwae_particles=2).metrics
     for name in ("elbo", "iwae", "mse", "retrieval_accuracy", "localisation_rmse"):
         assert math.isfinite(metrics[name]), name
-    assert math.isnan(metrics["heading_correlation"]) and math.isnan(metrics["copy_mse"])
+    assert not metrics.keys() & {"heading_correlation", "copy_mse"}

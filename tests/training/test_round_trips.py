@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.evaluation.evaluation import _predict
+from gtm_pyro.evaluation.evaluation import _run
 from gtm_pyro.experiment.config import resolve
 from gtm_pyro.experiment.files import read_experiment
 from gtm_pyro.inference.randomness import module_parameters
@@ -112,7 +112,7 @@ def test_a_training_step_and_a_prediction_stay_on_the_device(name: str, override
         assert loss.device.type == norm.device.type == "meta" and not found
         assert all(p.grad is not None for key, p in learner.parameters.items() if key.startswith("decoder"))
     with crossings() as found, torch.no_grad(), pyro.validation_enabled(False):
-        predicted = _predict(experiment.model, experiment.guide, episodes)
+        predicted = _run(experiment.model, experiment.guide, episodes)
     assert predicted.frames.device.type == "meta" and not found
 
 
