@@ -117,20 +117,6 @@ def test_episodes_that_the_disk_has_no_room_for(fails: Fails, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-BLIND_GUIDE = '''
-from torch import nn
-from gtm_pyro.guides import DeadReckoning
-
-class BlindGuide(nn.Module):
-    """Trains well, but says nothing about where the agent is."""
-    def __init__(self, model) -> None:
-        super().__init__()
-        self.other = DeadReckoning(model)
-    def forward(self, episodes, reading=None) -> None:
-        self.other(episodes, reading)
-'''
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -142,15 +128,12 @@ class BlindGuide(nn.Module):
         ),
         ('--stages [{"steps":1,"num_observed":3,"num_predicted":2}]', "num_neighbors: expected 1 to 3"),
         ("--clip_norm 0", "clip_norm: expected a number over 0 or null, got 0"),
-        ("--guide blind_guides.BlindGuide", "guide: evaluation needs path, which BlindGuide does not have"),
     ],
 )
 def test_what_cannot_be_evaluated_is_told_before_training(
     words: str, message: str, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "blind_guides.py").write_text(BLIND_GUIDE)
     actions = torch.eye(5)[torch.arange(8 * 40).view(8, 40) % 5]
     save_shards(Episodes(torch.rand(8, 40, 3, 8, 8), actions, num_observed=24), "shards", shard_size=8)
     small = [*SMALL[:6], *SMALL[8:]]  # another source has no cuts_per_image
