@@ -70,7 +70,9 @@ def step(auxiliary: DisplacementRegression | None, loss: Any) -> tuple[float, di
 
 
 @pytest.mark.parametrize(
-    "loss", [Trace_ELBO(), Trace_ELBO(num_particles=3), TraceGraph_ELBO(), RenyiELBO(num_particles=2)], ids=repr
+    "loss",
+    [Trace_ELBO(), Trace_ELBO(num_particles=3), TraceGraph_ELBO(), RenyiELBO(num_particles=2)],
+    ids=["one", "particles", "graph", "renyi"],
 )
 def test_a_step_has_the_errors_of_displacements_once_and_their_gradients(loss: Any) -> None:
     (plain, before), (weighted, after) = step(None, loss), step(DisplacementRegression(WEIGHT), loss)
