@@ -75,7 +75,7 @@ def _said(known: Mapping[str, float], words: Words) -> list[str]:
         seen, more = f"{known['num_observed']:.0f}", f"{known['num_predicted']:.0f}"
         what = f"memorised {seen} frames and predicted the next {more} from actions alone"
         if "mse" not in known:
-            what = f"saw {seen} frames and then {more}, which were scored; from actions alone it imagines none"
+            what = f"saw {seen} frames and then {more}, which were scored; it cannot imagine frames from actions alone"
         said.append(f"On {known['num_episodes']:.0f} held-out episodes the model {what}.")
     doubted = doubt(known)
     return said + ([] if doubted is None else [doubted]) + list(words.sentences)

@@ -126,7 +126,7 @@ def test_each_pair_has_a_report_of_what_it_can_do(runs: dict[str, Path]) -> None
         assert page.count("<img") == len(figures[name])
         assert not any(word in words for word in ("not defined", "nan", "None", "{place}", "{visited}"))
         assert "best copy" in page and "last memorised frame" in page and "has not been evaluated" not in page
-    assert "from actions alone it imagines none" in pages[VAE] and "position error" not in pages[VAE]
+    assert "it cannot imagine frames from actions alone" in pages[VAE] and "position error" not in pages[VAE]
     assert "times that of the mean memorised frame" in pages[DRIFT] and "position error" in pages[DRIFT]
     assert "right place retrieved" in pages[MEMORY] and "right place retrieved" not in pages[DRIFT]
 

@@ -270,9 +270,14 @@ def test_an_import_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monk
     assert Import(Counted(50), tmp_path).missing == [0], "a damaged shard is made again"
     with pytest.raises(ConfigError, match="this one holds an import with seed 0, not 1"):
         Import(Counted(50, seed=1), tmp_path)
+    recipe = (tmp_path / "import.json").read_bytes()
     (tmp_path / "import.json").unlink()
     with pytest.raises(ConfigError, match="it holds shards of no import"):
         Import(Counted(50), tmp_path)
+    (tmp_path / "import.json").write_bytes(recipe)
+    for shard in tmp_path.glob("*.npz"):
+        shard.unlink()
+    assert len(Import(Counted(50, seed=1), tmp_path).missing) == 4, "what has no shard yet is anybody's"
 
 
 def test_a_missing_package_is_told_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

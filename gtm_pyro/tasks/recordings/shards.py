@@ -105,10 +105,10 @@ class Import:
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"{self.folder}: expected a folder for shards, got a file")
         path = self.folder / RECIPE
+        if not any(self.folder.glob(SHARD_PATTERN)):
+            return  # what an import leaves of which nothing could be carried is written anew
         if not path.exists():
-            if any(self.folder.glob(SHARD_PATTERN)):
-                raise ConfigError(f"{self.folder}: expected an empty folder, it holds shards of no import")
-            return
+            raise ConfigError(f"{self.folder}: expected an empty folder, it holds shards of no import")
         try:
             theirs = json.loads(path.read_text(encoding="utf-8"))["recipe"]
         except (OSError, ValueError, KeyError, TypeError) as error:
