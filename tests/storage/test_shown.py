@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from world_cases import save_images
 
 from gtm_pyro.cli import main
 from gtm_pyro.experiment.config import resolve
@@ -38,8 +39,10 @@ def test_a_quoted_path_is_one_word(path: str) -> None:
 
 @pytest.mark.parametrize("name", [LATIN, "im \udcc3\udca9", "é: [τ] \uf7e9", 'a "b"'])
 def test_config_keeps_every_name(name: str, tmp_path: Path) -> None:
-    (tmp_path / name.replace("/", "")).mkdir()
-    images = str(tmp_path / name)
+    folder = tmp_path / name
+    folder.mkdir()
+    save_images(folder, 4)
+    images = str(folder)
     config = resolve(read_experiment("image-navigation"), {"data.images": images})
     assert config["data"]["init_args"]["images"] == images
     text = config.yaml()
