@@ -313,7 +313,7 @@ def test_parts_are_checked() -> None:
     with pytest.raises(ConfigError, match="state_dim"):
         WalledTranslation(5, state_dim=0)
     with pytest.raises(ConfigError, match=r"frame_shape.*\(3, 9, 8\)"):
-        FrameEncoder(frame_shape=(3, 9, 8))
+        FrameEncoder(frame_shape=(3, 9, 8), strides=(2, 2))
     with pytest.raises(ConfigError, match="likelihood: expected gaussian or bernoulli, got 'poisson'"):
         FrameDecoder(likelihood="poisson")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="delta"):

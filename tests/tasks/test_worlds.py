@@ -261,9 +261,10 @@ def test_the_command_line_reaches_every_disturbance(images: str) -> None:
     config = {"data.motion": "continuous", "data.action_noise": "0.1", "data.action_bias": "[0.1, 0]"}
     values = resolve(read_experiment("image-navigation"), config | {"model.transition.action_dim": "2"})
     episodes = values.build().data.sample(1, num_observed=3, num_predicted=0, seed=0)
-    assert episodes.action_dim == 2 and values.flat()["data.init_args.action_bias"] == [0.1, 0.0]
+    assert episodes.action_dim == 2 and list(values.flat()["data.init_args.action_bias"]) == [0.1, 0.0]
     with pytest.raises(ConfigError, match="model.transition.action_dim: expected 2 as the data has it, got 5"):
-        built(images, motion="continuous")
+        resolve(read_experiment("image-navigation"), config | {"model.transition.action_dim": "5"}).build()
+    assert built(images, motion="continuous").model.transition.action_dim == 2
     with pytest.raises(ConfigError, match="start"):
         built(images, start="corner")
 
