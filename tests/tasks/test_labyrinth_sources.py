@@ -30,7 +30,7 @@ def draw(data: Labyrinth, batch_size: int = 4, seed: int = 1, split: str = "trai
 
 
 def same(one: Episodes, other: Episodes) -> bool:
-    pairs = zip(one._tensors().values(), other._tensors().values(), strict=True)
+    pairs = zip(one.stored.values(), other.stored.values(), strict=True)
     return one.num_observed == other.num_observed and all(torch.equal(a, b) for a, b in pairs)
 
 
