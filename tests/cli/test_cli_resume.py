@@ -96,5 +96,5 @@ def test_being_stopped_after_training_tells_how_to_go_on(
 
     monkeypatch.setattr(commands, "_evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
     assert main(["train", "--resume", str(copied)]) == 143
-    last = capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1].rpartition("\r")[2].strip()
     assert last == f"gtm-pyro: stopped; the training is complete; to make the report: gtm-pyro train --resume {copied}"
