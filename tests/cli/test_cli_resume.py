@@ -94,7 +94,12 @@ def test_being_stopped_after_training_tells_how_to_go_on(
 ) -> None:
     from gtm_pyro.cli import commands
 
-    monkeypatch.setattr(commands, "_evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    def stopped(*_: object, rehearsal: bool = False) -> None:
+        if not rehearsal:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    monkeypatch.setattr(commands, "_evaluate", stopped)
     assert main(["train", "--resume", str(copied)]) == 143
     last = capsys.readouterr().err.splitlines()[-1].rpartition("\r")[2].strip()
     assert last == f"gtm-pyro: stopped; the training is complete; to make the report: gtm-pyro train --resume {copied}"
