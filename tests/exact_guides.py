@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.models import LinearGaussian
 from gtm_pyro.reading import Reading
+from gtm_pyro.transitions import Translation
 
 
 class GaussianPath(TorchDistribution):
@@ -67,3 +68,15 @@ class Exact(PyroModule):
             s = pyro.sample("s", self.path(episodes)).squeeze(-3)
             with pyro.plate("steps", frames.shape[1], dim=-1):
                 pyro.sample("z", model.encode(frames, s[..., scored, :]))
+
+
+def twin(seed: int = 0, **fields: float) -> LinearGaussian:
+    torch.manual_seed(seed)
+    model = LinearGaussian(Translation(5, scale=0.3), **fields)
+    model.transition.displacement.data = torch.tensor([[1.0, -1, 0, 0, 0], [0, 0, 1, -1, 0]])
+    return model
+
+
+def walks(model: LinearGaussian, batch: int = 24, steps: int = 14, num_observed: int = 9, seed: int = 1) -> Episodes:
+    torch.manual_seed(seed)
+    return model.simulate(torch.eye(5)[torch.randint(5, (batch, steps))], num_observed)
