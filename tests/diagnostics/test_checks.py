@@ -9,6 +9,7 @@ import pyro
 import pytest
 import torch
 from exact_guides import Exact, twin, walks
+from oracle_cases import Copies, HardWalls
 
 from gtm_pyro.diagnostics import CHECKS, diagnose
 from gtm_pyro.diagnostics.coverage import credible_levels
@@ -28,7 +29,8 @@ from gtm_pyro.diagnostics.uniformity import (
 )
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError
-from gtm_pyro.models import LinearGaussian
+from gtm_pyro.memory import SpatialMemory
+from gtm_pyro.models import GTMSM, LinearGaussian
 from gtm_pyro.reading import Reading
 
 
@@ -122,11 +124,6 @@ def test_sbc_passes_the_exact_posterior_and_no_wrong_one():
 
 def test_simulated_steps_read_what_was_drawn_before():
     """A growing memory, by a model whose decoder copies z: each z_t is an entry that was written before, or N(0, I)."""
-    from test_evaluation import Copies, HardWalls
-
-    from gtm_pyro.memory import SpatialMemory
-    from gtm_pyro.models import GTMSM
-
     torch.manual_seed(0)
     copies = Copies((3, 4, 4), 1e-3)
     model = GTMSM(HardWalls(), SpatialMemory(1), encoder=copies, decoder=copies, initial_scale=1e-6)

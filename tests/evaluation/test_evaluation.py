@@ -8,8 +8,8 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from oracle_cases import MOVES, SIDE, TO_STATE, Copies, HardWalls
 from pyro.infer import RenyiELBO, Trace_ELBO
-from pyro.nn import PyroModule
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, RunFolderError
@@ -22,11 +22,7 @@ from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.models.gtm_sm import GTMSM
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
 from gtm_pyro.tasks.image_navigation.walks import crops, walled_positions
-from gtm_pyro.transitions import Transition, Translation
-
-SIDE, MOVES = 5, torch.tensor([[0, -1], [0, 1], [-1, 0], [1, 0], [0, 0]])
-# the oracle's map of the world: turned by 90 degrees, mirrored and scaled
-TO_STATE = torch.tensor([[0.0, 0.5], [0.5, 0.0]])
+from gtm_pyro.transitions import Translation
 
 
 @pytest.fixture(autouse=True)
@@ -34,37 +30,6 @@ def empty_param_store():
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()
-
-
-class HardWalls(Transition):
-    """Knows the moves and the walls exactly, in states that are cells from the centre times TO_STATE."""
-
-    def __init__(self, scale=1e-6):
-        super().__init__(action_dim=5, scale=scale)
-
-    def loc(self, s, actions):
-        cells = s @ TO_STATE.inverse().mT + actions @ MOVES.to(s)
-        return cells.clamp(-(SIDE // 2), SIDE // 2) @ TO_STATE.mT
-
-
-class Copies(PyroModule):
-    """Encoder and decoder in one: z is the frame itself."""
-
-    def __init__(self, frame_shape, scale):
-        super().__init__()
-        self.frame_shape, self.scale = frame_shape, scale
-
-    def statistics(self, frames):
-        loc = frames.flatten(-3)
-        return {"loc": loc, "scale": torch.full_like(loc, self.scale)}
-
-    def frames(self, z):
-        return z.reshape(*z.shape[:-1], *self.frame_shape)
-
-    def forward(self, x):
-        if x.shape[-3:] == self.frame_shape:
-            return pyro.distributions.Normal(*self.statistics(x).values()).to_event(1)
-        return pyro.distributions.Normal(self.frames(x), 0.1).to_event(3)
 
 
 def walk(seed=0, batch=6, observed=40, predicted=48, dtype=torch.float32) -> Episodes:
