@@ -20,6 +20,8 @@ from gtm_pyro.diagnostics.predictive import predictive_check
 from gtm_pyro.diagnostics.unseen import unseen_intervals
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError, GTMPyroError, check_whole, did_you_mean, kind_and_line
+from gtm_pyro.inference.capabilities import Capability
+from gtm_pyro.inference.capabilities import lacking as lacks
 from gtm_pyro.inference.programs import drawing
 from gtm_pyro.storage.atomic import write_result
 from gtm_pyro.storage.limits import check_memory
@@ -175,8 +177,9 @@ def lacking(check: str, model: Any, guide: Any, episodes: Episodes) -> ConfigErr
         return EpisodesError(
             f"num_observed: expected fewer than the {episodes.num_steps} steps for {check}, got {episodes.num_observed}"
         )
-    if check != "pit" and not hasattr(guide, "path"):
-        return ConfigError(f"guide: {check} needs path, which {type(guide).__name__} does not have")
+    reason = None if check == "pit" else lacks(Capability.PATH, model, guide)
+    if reason is not None:
+        return ConfigError(f"guide: {check} needs {reason}")
     needed = _NEEDS_OF_MODEL.get(check)
     if needed is not None and not hasattr(model, needed):
         return ConfigError(f"model: {check} needs {needed}, which {type(model).__name__} does not have")
@@ -187,7 +190,7 @@ def _names(model: Any, guide: Any, episodes: Episodes) -> tuple[SiteNames, Confi
     """The sites, or why a pair does not run on a few of the episodes, as an automatic guide does not."""
     try:
         names = site_names(model, guide, episodes)
-        if hasattr(guide, "path"):
+        if lacks(Capability.PATH, model, guide) is None:
             guide.path(episodes.observed)
         return names, None
     except GTMPyroError as error:

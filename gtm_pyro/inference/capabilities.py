@@ -103,7 +103,7 @@ class Capability(StrEnum):
 
 # what has it, and which members it takes; looked up with hasattr, for torch keeps a module's parts where the static
 # look-up of runtime-checkable protocols does not find them
-_MEMBERS = {
+MEMBERS = {
     Capability.PATH: ("guide", ("path",)),
     Capability.MEMORY: ("model", ("remember", "imagine")),
     Capability.IMAGINES: ("model", ("predict",)),
@@ -144,7 +144,7 @@ def lacking(capability: Capability, model: Any, guide: Any) -> str | None:
 
 def _missing(capability: Capability, model: Any, guide: Any) -> tuple[Any, list[str]]:
     """Who should have it, and the members that it has not."""
-    what, members = _MEMBERS[capability]
+    what, members = MEMBERS[capability]
     program = model if what == "model" else guide
     if capability is Capability.REGRET and hasattr(model, "regret"):  # one of its own
         return program, []
