@@ -38,9 +38,10 @@ def empty_store() -> None:
 
 @pytest.fixture(autouse=True)
 def quick_drawing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are laid out in the tests that look at them: it takes most of the time of a small run."""
+    """Figures are blank but in the tests that look at them: to lay them out and to draw takes most of a small run."""
     if not {"figures", "writers", "comparison"} & set(request.module.__name__.split("_")):
         monkeypatch.setattr(style, "LAYOUT", "none")
+        monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

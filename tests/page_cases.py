@@ -19,20 +19,20 @@ def blocks(path: str, language: str) -> list[str]:
 
 def commands(path: str) -> list[str]:
     lines = [line for block in blocks(path, "bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("gtm-pyro ")]
+    return [line.partition(" #")[0].rstrip() for line in lines if line.startswith("gtm-pyro ")]
 
 
 def run(command: str, small: str = TINY) -> None:
-    words = shlex.split(command, comments=True)[1:]
+    words = shlex.split(command)[1:]
     if words[0] == "train" and "--resume" not in words:
         words += shlex.split(small)
         if words[1].startswith("labyrinth") and "--data" not in words:
-            words += shlex.split("--data.num_episodes 32 --data.num_test_episodes 4 --data.num_steps 32")
+            words += shlex.split("--data.num_episodes 4 --data.num_test_episodes 4 --data.num_steps 32")
     if "LabyrinthRooms" in words:
         words += shlex.split("--data.num_test_episodes 2 --data.num_steps 324")
     if words[:2] == ["data", "import"]:
         words += shlex.split("--episodes 8 --steps 34")
-    if words[:2] == ["train", "own-episodes"]:
+    if words[:2] == ["train", "own-episodes"] or words[0] == "train" and words[1].startswith("labyrinth"):
         words += ["--initialisation", "null"]  # the search takes longest
     if words[0] == "diagnose" and "--checks" not in words:
         words += shlex.split("--checks khat --draws 100 --evaluation.num_episodes 2")

@@ -1,5 +1,6 @@
 """Imports go down the floors of the house and in no circle; and importing costs little and fetches nothing."""
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -72,18 +73,13 @@ def test_every_room_stands_on_a_floor() -> None:
     }
 
 
-def test_the_root_folders_are_no_packages_of_their_own() -> None:
+@pytest.mark.parametrize("name", ["models", "guides"])
+def test_the_root_folders_are_no_packages_of_their_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``import models`` from the root would make a second copy of every class."""
-    code = """
-for name in ("models", "guides"):
-    try:
-        __import__(name)
-    except ImportError as error:
-        print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    expected = "expected the package to be imported as gtm_pyro.{0}, got {0}"
-    assert done.stdout.splitlines() == [expected.format(name) for name in ("models", "guides")]
+    monkeypatch.syspath_prepend(ROOT)
+    with pytest.raises(ImportError, match=f"expected the package to be imported as gtm_pyro.{name}, got {name}"):
+        importlib.import_module(name)
+    assert name not in sys.modules
 
 
 def test_help_does_not_import_torch() -> None:
@@ -92,6 +88,32 @@ def test_help_does_not_import_torch() -> None:
         "heavy = {'torch', 'pyro', 'numpy', 'matplotlib', 'jsonargparse'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_what_is_only_drawn_written_or_tested_is_loaded_later() -> None:
+    """In one process, for each takes seconds; torch imports unittest by itself, no module of ours holds it."""
+    code = """
+import sys
+
+def loaded(*names):
+    return [name for name in names if name in sys.modules]
+
+import gtm_pyro.training.fitting
+ours = {name: module for name, module in sys.modules.items() if name.startswith("gtm_pyro")}
+assert "gtm_pyro.inference.checks" in ours
+assert not [name for name in ours if name.startswith("gtm_pyro.testing")]
+assert not [name for name, module in ours.items() if hasattr(module, "unittest")]
+import gtm_pyro.diagnostics.posterior, gtm_pyro.diagnostics.figures, gtm_pyro.report.comparison
+assert not loaded("arviz_base", "arviz_stats", "xarray", "scipy.stats", "matplotlib")
+from gtm_pyro.report import figures, page
+assert not loaded("matplotlib", "jinja2")
+from gtm_pyro.evaluation.style import canvas
+figure, _ = canvas(1, 1, (2, 2))
+figure.savefig("/dev/null", format="png")
+assert not loaded("matplotlib.pyplot")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_needs_no_network_and_writes_nothing(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class Search:
             given = _array(scale)[:, None, None] * (1 if landmarks.moves is None else _array(landmarks.moves))
         else:
             given = _array(torch.as_tensor(landmarks.scale))
-        scales = np.ascontiguousarray(np.broadcast_to(given, shape))
+        scales = np.broadcast_to(given, shape).copy()  # a view that cannot be written to is compiled for anew
         background = _array(landmarks.log_background)
         self.again = np.zeros(shape[:2], np.bool_)
         self.is_fixed = landmarks.position is not None

@@ -1,8 +1,5 @@
 """The ArviZ tree: its groups, its named dimensions, where its draws come from, and its file."""
 
-import subprocess
-import sys
-
 import arviz_stats
 import numpy as np
 import pyro
@@ -182,13 +179,6 @@ def test_bad_arguments_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="posterior.nc: could not be written"):
         save_posterior(posterior(*programs(), episodes(), 1), tmp_path / "file" / "posterior.nc")
-
-
-def test_importing_it_loads_neither_arviz_nor_xarray():
-    heavy = ("arviz_base", "xarray", "matplotlib")
-    code = f"import sys, gtm_pyro.diagnostics.posterior; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_files_of_earlier_versions_take_a_diagnosis(tmp_path):

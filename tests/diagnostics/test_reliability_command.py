@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -133,11 +131,3 @@ def test_mistakes_of_diagnose(run: Path, fails: Fails) -> None:
         (("diagnose", str(run), "--guide", "Nope"), "guide: expected"),
     ):
         assert message in fails(*words)
-
-
-def test_importing_the_checks_loads_neither_arviz_nor_matplotlib() -> None:
-    heavy = ("arviz_stats", "xarray", "matplotlib", "scipy.stats")
-    modules = "sys, gtm_pyro.diagnostics.figures, gtm_pyro.report.comparison"
-    code = f"import {modules}; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

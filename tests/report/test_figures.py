@@ -4,8 +4,6 @@ import io
 import json
 import math
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -89,16 +87,6 @@ def test_every_figure_is_written_and_can_be_read(run_folder):
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"), dtype=float)
         assert min(pixels.shape[:2]) > 200 and pixels.std() > 10, path.name
-
-
-def test_no_figure_touches_pyplot():
-    code = (
-        "import sys; from gtm_pyro.evaluation.style import canvas; from gtm_pyro.report import figures, page; "
-        "assert 'matplotlib' not in sys.modules and 'jinja2' not in sys.modules; "
-        "f, a = canvas(1, 1, (2, 2)); f.savefig('/dev/null', format='png'); print('matplotlib.pyplot' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_the_place_of_crops_on_the_world_is_found_or_denied(evaluation, data):
