@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,13 @@ from command_cases import SMALL, Fails
 from gtm_pyro.cli.parser import BAD_INPUT, main
 from gtm_pyro.evaluation import style
 
+LONG = (
+    "test_hypotheses", "test_cli", "test_reliability_command", "test_readme", "test_docs", "test_conformance",
+    "test_labyrinth_guides", "test_cli_resume", "test_labyrinth_workers", "test_writers", "test_cli_data",
+    "test_labyrinth_figures", "test_labyrinth_rooms", "test_loop_closure", "test_transitions", "test_figures",
+    "test_imports", "test_shown", "test_batches", "test_parts",
+)  # fmt: skip
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A worker for each core, at most eight; none where only files are named, which are done before workers start."""
@@ -21,9 +29,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, so that no worker is left with one in the end.
+
+    The very first compiles the search, for half a minute; the next ones have no use for it, so it is done once.
+    """
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Runs are compared bit for bit, which holds for one number of threads; small tensors are quickest on one."""
+    gc.freeze()  # torch and Pyro stay: a collection need not look at them again and again
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +57,7 @@ def empty_store() -> None:
 @pytest.fixture(autouse=True)
 def quick_drawing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are blank but in the tests that look at them: to lay them out and to draw takes most of a small run."""
-    if not {"figures", "writers", "comparison"} & set(request.module.__name__.split("_")):
+    if not {"figures", "comparison"} & set(request.module.__name__.split("_")):
         monkeypatch.setattr(style, "LAYOUT", "none")
         monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
 

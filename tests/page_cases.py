@@ -26,14 +26,14 @@ def run(command: str, small: str = TINY) -> None:
     words = shlex.split(command)[1:]
     if words[0] == "train" and "--resume" not in words:
         words += shlex.split(small)
+        if "--model.transition" not in words:  # whose starting values are shown beside it
+            words += ["--initialisation", "null"]
         if words[1].startswith("labyrinth") and "--data" not in words:
             words += shlex.split("--data.num_episodes 4 --data.num_test_episodes 4 --data.num_steps 32")
     if "LabyrinthRooms" in words:
         words += shlex.split("--data.num_test_episodes 2 --data.num_steps 324")
     if words[:2] == ["data", "import"]:
         words += shlex.split("--episodes 8 --steps 34")
-    if words[:2] == ["train", "own-episodes"] or words[0] == "train" and words[1].startswith("labyrinth"):
-        words += ["--initialisation", "null"]  # the search takes longest
     if words[0] == "diagnose" and "--checks" not in words:
         words += shlex.split("--checks khat --draws 100 --evaluation.num_episodes 2")
     if words[0] == "generate":

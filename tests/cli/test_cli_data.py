@@ -127,7 +127,7 @@ def test_without_vizdoom_the_install_command_is_told(
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_command_leaves_whole_shards_and_goes_on(signum: signal.Signals, tmp_path: Path) -> None:
-    words = f"data labyrinth-walk --steps 60 --episodes 640 --test_episodes 1 --out {tmp_path / 'a'}".split()
+    words = f"data labyrinth-walk --steps 12 --episodes 640 --test_episodes 1 --out {tmp_path / 'a'}".split()
     script = [Path(sys.executable).with_name("gtm-pyro"), *words]
     scratch = tmp_path / "tmp"
     scratch.mkdir()
@@ -152,7 +152,7 @@ def test_a_stopped_command_leaves_whole_shards_and_goes_on(signum: signal.Signal
             break
         time.sleep(0.1)
     assert list(scratch.iterdir()) == []
-    source = SOURCES["labyrinth-walk"](num_episodes=640, num_test_episodes=1, num_steps=60, cache=str(tmp_path / "a"))
+    source = SOURCES["labyrinth-walk"](num_episodes=640, num_test_episodes=1, num_steps=12, cache=str(tmp_path / "a"))
     assert len(source.store.missing()) == 21 - len(whole), "those that are there are whole"
 
 

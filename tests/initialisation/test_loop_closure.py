@@ -123,7 +123,7 @@ def test_a_given_slip_is_kept_and_none_is_estimated_on_demand() -> None:
     frames, actions, _, _ = walk(0.1)
     given = Translation(5, slip=0.02, slip_scale=3.0)
     for transition, slips, slip, scale in ((given, True, 0.02, 3.0), (Translation(5), False, 0.0, 1.0)):
-        LoopClosure(slips).start(transition, frames, actions)
+        LoopClosure(slips).start(transition, frames[:24], actions[:24])
         to_cells(transition.displacement.detach())
         assert float(transition.slip) == pytest.approx(slip) and transition.slip_scale == scale
 
