@@ -12,6 +12,7 @@ from gtm_pyro.inference.programs import GuidedModel
 from gtm_pyro.localisation.explanations import Hypotheses
 from gtm_pyro.localisation.finding import landmarks
 from gtm_pyro.localisation.hypotheses import HypothesisSearch
+from gtm_pyro.localisation.starts import StartSearch, is_unknown
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
 from gtm_pyro.reading import Reading
@@ -21,7 +22,11 @@ class SpatialGuide(PyroModule):
     """q(z, s | x, a) = q(s_{1:T} | x, a) prod_t q(z_t | x_t, s_t). A subclass gives ``path``, the first factor.
 
     Adds no parameters: encoder and transition belong to the model.
+
+    :cvar starts: how an unknown first state is found.
     """
+
+    starts = StartSearch()
 
     def __init__(self, model: GuidedModel) -> None:
         super().__init__()
@@ -34,6 +39,20 @@ class SpatialGuide(PyroModule):
     def path(self, episodes: Episodes) -> TorchDistribution:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         raise NotImplementedError
+
+    def start(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Mean of s_1, ``(batch, 1, state_dim)``, and the variance of each of its coordinates, ``(batch, 1)``.
+
+        Those of p(s_1); where that is wider than places are apart, and walls tell where the agent is, the first state
+        is found from frames and actions.
+        """
+        initial, transition = self.model.path(episodes.actions).initial, self.model.transition
+        loc, variance = initial.mean, initial.variance[..., 0]
+        if not is_unknown(transition, initial, episodes.actions):
+            return loc, variance
+        found = self.starts(transition, episodes.frames, episodes.actions, loc.squeeze(1), variance.sqrt().squeeze(1))
+        # a grid's cells are so wide about its points
+        return found.loc.unsqueeze(1), (found.scale.square() / 12).unsqueeze(1)
 
     @program
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
@@ -69,11 +88,6 @@ class TrackingGuide(SpatialGuide):
         few = min(training_hypotheses, num_hypotheses)
         self.training_search = HypothesisSearch(few, kidnap=kidnap, every_look=True)
         self.memory, self.anywhere = memory, anywhere
-
-    def start(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Mean of s_1, ``(batch, 1, state_dim)``, and the variance of each of its coordinates, ``(batch, 1)``."""
-        initial = self.model.path(episodes.actions).initial
-        return initial.mean, initial.variance[..., 0]
 
     @torch.no_grad()
     def hypotheses(self, episodes: Episodes) -> Hypotheses:

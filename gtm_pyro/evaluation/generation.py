@@ -185,16 +185,15 @@ class _Walker:
     def __init__(self, data: Any, episode: Episodes) -> None:
         assert episode.poses is not None
         self.data, self.worlds = data, episode.worlds
-        self.cells = nearness(episode.poses, getattr(data, "cell_size", None)).cells
-        self.start = episode.poses[:, 0]
-        self.observed = self.cells.number(episode.poses, self.start)
+        self.cell_size = nearness(episode.poses, getattr(data, "cell_size", None)).cells.size
+        self.observed = episode.poses
         self.pose = episode.poses[:, -1]
 
     def step(self, actions: Tensor, entries: Tensor | None, pixels: Pixels) -> dict[str, np.ndarray]:
         walk = self.data.walk(actions, self.worlds, start=self.pose)
         self.pose = walk.poses[:, -1]
         shown = torch.full(actions.shape[:2], -1, device=actions.device) if entries is None else entries
-        visited, retrieved = visited_and_retrieved(self.observed, self.cells.number(walk.poses, self.start), shown)
+        visited, retrieved = visited_and_retrieved(self.observed, walk.poses, shown, self.cell_size)
         told = {
             "true_frames": _to_pixels(walk.frames[0], pixels),
             "poses": walk.poses[0].cpu().numpy(),

@@ -1,7 +1,7 @@
 """The measures that every task shares, each described once.
 
-Pixels are in [0, 1]; squared errors are means over pixels and predicted steps. A step is visited where its true cell
-was occupied while memorising; with headings, where its view was memorised: nearly the same pose.
+Pixels are in [0, 1]; squared errors are means over pixels and predicted steps. A step is visited where the agent
+was within half a cell of it while memorising; with headings, where its view was memorised: nearly the same pose.
 """
 
 from collections.abc import Iterable, Mapping

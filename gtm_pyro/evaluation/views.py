@@ -27,30 +27,33 @@ class Views(NamedTuple):
 
 
 def compare(poses: Tensor, num_observed: int, entries: Tensor, near: Nearness, *, heading: bool) -> Views:
-    """By view for poses with a heading, otherwise by cell.
+    """By view for poses with a heading, otherwise by distance: up to half a cell.
 
     :param entries: numbers of memory entries, ``(batch, predicted)``; -1 for none.
     :param heading: whether poses are ``(batch, T, 3)``, positions and headings: ``Episodes.has_heading``.
     """
     if heading:
         return compare_views(poses, num_observed, entries, near.view)
-    cells = near.cells.number(poses)
-    return Views(*visited_and_retrieved(cells[:, :num_observed], cells[:, num_observed:], entries), None)
+    observed, predicted = poses[:, :num_observed], poses[:, num_observed:]
+    return Views(*visited_and_retrieved(observed, predicted, entries, near.cells.size), None)
 
 
-def visited_and_retrieved(observed: Tensor, predicted: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each predicted cell was occupied while memorising, and whether the chosen entry was written there.
+def visited_and_retrieved(
+    observed: Tensor, predicted: Tensor, entries: Tensor, cell_size: float
+) -> tuple[Tensor, Tensor]:
+    """Whether each predicted place was visited while memorising, and whether the chosen entry was written there.
 
-    :param observed: cells ``(batch, tau, pose_dim)``, whole numbers.
-    :param predicted: cells ``(batch, num_predicted, pose_dim)``.
+    On a grid these are the same cells; elsewhere two places are the same up to half a cell from each other.
+
+    :param observed: positions ``(batch, tau, pose_dim)``.
+    :param predicted: positions ``(batch, num_predicted, pose_dim)``.
     :param entries: numbers of memory entries, ``(batch, num_predicted)``; -1 for none, which was written nowhere.
+    :param cell_size: in the unit of the positions.
     :returns: two boolean tensors ``(batch, num_predicted)``.
     """
-    visited = torch.ones(*predicted.shape[:2], observed.shape[1], dtype=torch.bool, device=observed.device)
-    for axis in range(observed.shape[-1]):
-        visited &= predicted[:, :, None, axis] == observed[:, None, :, axis]
-    chosen = observed.gather(1, entries.clamp_min(0).unsqueeze(-1).expand(*entries.shape, observed.shape[-1]))
-    return visited.any(-1), (chosen == predicted).all(-1) & (entries >= 0)
+    same = torch.cdist(predicted, observed, compute_mode="donot_use_mm_for_euclid_dist") < 0.5 * cell_size
+    retrieved = same.gather(-1, entries.clamp_min(0).unsqueeze(-1)).squeeze(-1) & (entries >= 0)
+    return same.any(-1), retrieved
 
 
 def compare_views(poses: Tensor, num_observed: int, entries: Tensor, tolerance: tuple[float, float]) -> Views:

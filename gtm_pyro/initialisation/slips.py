@@ -24,6 +24,7 @@ from gtm_pyro.initialisation.loop_closure import (
     share_open,
     tabulate,
 )
+from gtm_pyro.localisation.moves import one_hot
 
 _LEAST_SLIP = 5e-3  # at lower rates, places that look alike by chance cause as many contradictions as slips do
 _EARLY = 96  # steps of an episode that are localised: the cost grows with their square, the errors grow too
@@ -287,8 +288,10 @@ def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observe
     are counted. Otherwise M is from their short loops, and positions are those of :func:`likely_paths`: without noise
     in all episodes but the plainest.
 
+    Real-valued actions have no e: a wall that cuts a move short cannot be told from an action that fails.
+
     :param frames: ``(batch, time, C, H, W)``.
-    :param actions: ``(batch, time, action_dim)``.
+    :param actions: ``(batch, time, action_dim)``, in their units.
     :param num_observed: e is for the first so many steps of an episode; by default for all.
     :raises EpisodesError: fewer actions that move than ``state_dim``, or no loop.
     """
@@ -299,7 +302,7 @@ def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observe
         short = close_short_loops(seen, done, state_dim, tolerance).displacement
     except EpisodesError:
         short = None
-    if short is not None:
+    if short is not None and bool(one_hot(actions).all()):
         steps = observe(seen, done, short, tolerance)
         slips = slip_rate(steps, num_observed)
         if slips.rate:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, check_positive
 from gtm_pyro.initialisation.loop_closure import Outcomes
+from gtm_pyro.initialisation.rooms import RoomSearch
 from gtm_pyro.initialisation.slips import StartingValues, starting_values
 from gtm_pyro.initialisation.transition_search import (
     Values,
@@ -20,7 +21,9 @@ from gtm_pyro.initialisation.transition_search import (
     search,
     transition_of,
 )
-from gtm_pyro.transitions import Translation, WalledTranslation
+from gtm_pyro.localisation.moves import typical_move
+from gtm_pyro.localisation.starts import is_unknown
+from gtm_pyro.transitions import SlidingTranslation, Translation, WalledTranslation
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ _CONSISTENT = {False: 0.7, True: 0.4}
 _WRONG = 0.02
 # a search found something if it explains frames so much better than a memory that is read at random
 _EXPLAINED = 0.5
+# walls were found if what is seen contradicts paths so much less than without walls
+_WALLED = 0.8
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class LoopClosure:
         """:raises ConfigError: the model has no ``transition`` that is a Translation."""
         transition = transition_of(model, Translation, self)
         self.start(transition, episodes.frames, episodes.actions, episodes.num_observed)
+        if isinstance(transition, SlidingTranslation):
+            _room(transition, model, episodes)
 
     @torch.no_grad()
     def start(self, transition: Translation, frames: Tensor, actions: Tensor, num_observed: int | None = None) -> None:
@@ -122,6 +129,33 @@ class LoopClosure:
             (tried.weight * loss).sum().backward()
             optimiser.step()
         optimiser.zero_grad()
+
+
+@torch.no_grad()
+def _room(transition: SlidingTranslation, model: Any, episodes: Episodes) -> None:
+    """Walls around the agent, a rectangle."""
+    transition.open_walls()
+    if transition.state_dim != 2 or len(transition.offsets) != 4:
+        logger.warning(
+            "no starting values for the walls, there are none at first (a rectangle has 4 in 2 dimensions, the "
+            "transition has %d in %d)", len(transition.offsets), transition.state_dim,
+        )  # fmt: skip
+        return
+    move = typical_move(transition, episodes.actions)
+    same = not is_unknown(transition, model.path(episodes.actions).initial, episodes.actions)
+    found = RoomSearch()(transition, episodes.frames, episodes.actions, same)
+    if found.contradiction > _WALLED * found.open:
+        logger.warning(
+            "no starting values for the walls, there are none at first (what is seen contradicts paths at %.3g in the "
+            "best room, at %.3g without walls)", found.contradiction, found.open,
+        )  # fmt: skip
+        return
+    axes, half = found.room.axes, found.room.half
+    transition.normals.copy_(torch.cat([axes, -axes]))
+    transition.offsets.copy_(half.repeat(2))
+    if found.start is not None:
+        transition.offsets.sub_(transition.normals @ found.start)
+    logger.info("a room of %.3g x %.3g typical moves", *(2 * half / move.mean()).tolist())
 
 
 def _search(transition: Translation, frames: Tensor, actions: Tensor, num_observed: int | None, why: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.localisation.explanations import Hypotheses, SearchSettings, Steps
 from gtm_pyro.localisation.landmarks import Landmarks
-from gtm_pyro.localisation.moves import turning_radius, typical_move
+from gtm_pyro.localisation.moves import one_hot, turning_radius, typical_move
 from gtm_pyro.transitions import Transition
 
 
@@ -53,7 +53,7 @@ class HypothesisSearch(SearchSettings):
         radius = turning_radius(transition, actions) if transition.heading else None
         move = typical_move(transition, actions, radius)
         # one-hot actions in another unit are one-hot too
-        replaced = _one_hot(transition.standard(actions)) & (float(transition.slip) > 0) & (actions.shape[-1] > 1)
+        replaced = one_hot(transition.standard(actions)) & (float(transition.slip) > 0) & (actions.shape[-1] > 1)
         kinds = [which for which in (replaced, ~replaced) if bool(which.any())]
         found = []
         for which in kinds:
@@ -66,12 +66,6 @@ class HypothesisSearch(SearchSettings):
             search.run()
             found.append(search.result())
         return found[0] if len(found) == 1 else _together(found, kinds)
-
-
-def _one_hot(actions: Tensor) -> Tensor:
-    """Whether all actions of an episode but the first, which is not used, are one-hot: ``(batch,)``."""
-    used = actions[:, 1:]
-    return ((used == 0) | (used == 1)).all(-1).all(-1) & (used.sum(-1) == 1).all(-1)
 
 
 def _together(parts: list[Hypotheses], which: list[Tensor]) -> Hypotheses:

@@ -60,3 +60,12 @@ def free_moves(transition: Transition, actions: Tensor, radius: Tensor | None = 
     if radius is None:
         return moves
     return moves * torch.stack([torch.ones_like(radius), torch.ones_like(radius), radius], -1).unsqueeze(1)
+
+
+def one_hot(actions: Tensor) -> Tensor:
+    """Whether all actions of an episode but the first, which is not used, are one-hot: ``(batch,)``.
+
+    :param actions: ``(batch, T, action_dim)``, in their units.
+    """
+    used = actions[:, 1:]
+    return ((used == 0) | (used == 1)).all(-1).all(-1) & (used.sum(-1) == 1).all(-1)

@@ -2,6 +2,14 @@
 
 from gtm_pyro.transitions.base import Transition
 from gtm_pyro.transitions.rotation import MomentumTranslation, RotatingTranslation
+from gtm_pyro.transitions.sliding import SlidingTranslation
 from gtm_pyro.transitions.translation import Translation, WalledTranslation
 
-__all__ = ["MomentumTranslation", "RotatingTranslation", "Transition", "Translation", "WalledTranslation"]
+__all__ = [
+    "MomentumTranslation",
+    "RotatingTranslation",
+    "SlidingTranslation",
+    "Transition",
+    "Translation",
+    "WalledTranslation",
+]

@@ -33,9 +33,11 @@ class Transition(nn.Module):
     :raises ConfigError: a number out of its range.
     :ivar slip_is_given: whether e was given as over 0; otherwise starting values may set it.
     :cvar heading: whether the last number of a state is a heading in radians, which is periodic.
+    :cvar walled: whether a step depends on where it begins, so that a first state may be better than another one.
     """
 
     heading = False
+    walled = False
     slip: Tensor
     slip_scale: Tensor
     action_unit: Tensor

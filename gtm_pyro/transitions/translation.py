@@ -51,6 +51,8 @@ class WalledTranslation(Translation):
     :param open_bias: the gate's initial logit: positive, so that training starts in a world without walls.
     """
 
+    walled = True
+
     def __init__(
         self,
         action_dim: int,

@@ -143,18 +143,22 @@ def test_arrays_by_horizon_average_to_the_numbers():
 
 
 def test_visited_and_retrieved_by_hand():
-    observed = torch.tensor([[[0, 0], [1, 0], [0, 0]]])
-    predicted = torch.tensor([[[0, 0], [1, 0], [0, 1], [1, 0]]])
-    visited, retrieved = visited_and_retrieved(observed, predicted, torch.tensor([[2, 0, 1, 1]]))
+    observed = 3.0 * torch.tensor([[[0, 0], [1, 0], [0, 0]]])
+    predicted = torch.tensor([[[0, 0], [3, 0.0], [0, 3], [3, 0]]])
+    visited, retrieved = visited_and_retrieved(observed, predicted, torch.tensor([[2, 0, 1, 1]]), 3.0)
     assert visited.tolist() == [[True, True, False, True]]
     assert retrieved.tolist() == [[True, False, False, True]]
-    _, retrieved = visited_and_retrieved(observed, predicted, torch.tensor([[-1, 1, -1, 1]]))  # -1: a background
+    _, retrieved = visited_and_retrieved(observed, predicted, torch.tensor([[-1, 1, -1, 1]]), 3.0)  # -1
     assert retrieved.tolist() == [[False, True, False, True]]
+    # off the grid: half a cell, whichever cell that is in
+    near = torch.tensor([[[1.6, 0.0], [-1.4, 0], [3.0, 1.4], [3.0, 1.6]]])
+    visited, _ = visited_and_retrieved(observed, near, torch.zeros(1, 4, dtype=torch.int64), 3.0)
+    assert visited.tolist() == [[True, True, True, False]]
 
 
-def test_cells_are_poses_rounded_to_the_cell_size():
+def test_a_place_is_half_a_cell_wide():
     episodes = walk()
-    poses = episodes.poses * 100 + torch.rand_like(episodes.poses) * 80 - 40
+    poses = episodes.poses * 100 + torch.rand_like(episodes.poses) * 30 - 15
     scaled = Episodes(episodes.frames, episodes.actions, episodes.num_observed, poses)
     same = evaluate(*oracle(), scaled, cell_size=100.0, iwae_particles=0)
     assert same.metrics["retrieval_accuracy"] == 1 and same.metrics["mse_visited"] == 0

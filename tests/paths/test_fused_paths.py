@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gtm_pyro.localisation.explanations import Steps
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
-from gtm_pyro.transitions import Translation, WalledTranslation
+from gtm_pyro.transitions import SlidingTranslation, Translation, WalledTranslation
 from gtm_pyro.transitions.recurrence import unroll_plain
 
 
@@ -21,10 +21,12 @@ def transition(kind: type[Translation]) -> Translation:
     torch.manual_seed(0)
     made = kind(5).double()
     torch.nn.init.normal_(made.displacement)
+    if isinstance(made, SlidingTranslation):
+        torch.nn.init.constant_(made.offsets, 0.8)
     return made
 
 
-@pytest.mark.parametrize("kind", [Translation, WalledTranslation, Generic])
+@pytest.mark.parametrize("kind", [Translation, WalledTranslation, Generic, SlidingTranslation])
 def test_stepping_is_loc(kind: type[Translation]) -> None:
     f = transition(kind)
     s, actions = torch.randn(6, 2).double(), torch.randn(6, 4, 5).double()
@@ -34,7 +36,7 @@ def test_stepping_is_loc(kind: type[Translation]) -> None:
 
 
 @pytest.mark.parametrize("samples", [(), (3,)], ids=["one", "several"])
-@pytest.mark.parametrize("kind", [Translation, WalledTranslation, Generic])
+@pytest.mark.parametrize("kind", [Translation, WalledTranslation, Generic, SlidingTranslation])
 def test_draws_and_their_gradients_equal_a_plain_loop(kind: type[Translation], samples: tuple[int, ...]) -> None:
     f = transition(kind)
     actions, target = torch.randn(2, 9, 5).double(), torch.randn(2, 9, 2).double()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gtm_pyro.paths.transition import TransitionPath
-from gtm_pyro.transitions import Transition, Translation, WalledTranslation
+from gtm_pyro.transitions import SlidingTranslation, Transition, Translation, WalledTranslation
 
 
 def make(
@@ -30,7 +30,7 @@ def plain_log_prob(path: TransitionPath, value: torch.Tensor) -> torch.Tensor:
     return total
 
 
-@pytest.mark.parametrize("kind", [Translation, WalledTranslation])
+@pytest.mark.parametrize("kind", [Translation, WalledTranslation, SlidingTranslation])
 def test_log_prob_is_the_sum_over_steps(kind: type[Translation]) -> None:
     path = make(kind)
     value = torch.randn(3, 4, 1, 9, 2, dtype=torch.float64)
@@ -39,7 +39,7 @@ def test_log_prob_is_the_sum_over_steps(kind: type[Translation]) -> None:
 
 
 @pytest.mark.parametrize("slip", [0.0, 0.4])
-@pytest.mark.parametrize("kind", [Translation, WalledTranslation])
+@pytest.mark.parametrize("kind", [Translation, WalledTranslation, SlidingTranslation])
 def test_a_draw_is_scored_by_its_noise_with_the_same_value_and_gradient(kind: type[Translation], slip: float) -> None:
     path = make(kind, learn_scale=True, slip=slip, slip_scale=0.7)
     parameters = list(path.transition.parameters())

@@ -14,7 +14,7 @@ from gtm_pyro.initialisation import LoopClosure
 from gtm_pyro.initialisation.loop_closure import Outcomes, close_loops, frame_changed, most_textured, moves_with_outcome
 from gtm_pyro.initialisation.slips import SlipRate, StartingValues
 from gtm_pyro.tasks import ImageNavigation
-from gtm_pyro.transitions import Transition, Translation, WalledTranslation
+from gtm_pyro.transitions import SlidingTranslation, Transition, Translation, WalledTranslation
 from gtm_pyro.transitions.recurrence import unroll, unroll_plain
 
 BATCH, TIME = (3, 1), 17
@@ -34,11 +34,13 @@ def gradients(path: torch.Tensor, wrt: list[torch.Tensor]) -> list[torch.Tensor]
 
 
 @pytest.mark.parametrize("state_dim", [1, 2, 3])
-@pytest.mark.parametrize("kind", [Translation, WalledTranslation])
+@pytest.mark.parametrize("kind", [Translation, WalledTranslation, SlidingTranslation])
 def test_rollout_and_its_gradients_equal_the_plain_loop(kind: type[Translation], state_dim: int) -> None:
     start, actions, noise = inputs(state_dim)
     transition = kind(5, state_dim).double()
     torch.nn.init.normal_(transition.displacement, std=0.7)
+    if isinstance(transition, SlidingTranslation):
+        torch.nn.init.constant_(transition.offsets, 0.9)
     for tensor in (start, actions, noise):
         tensor.requires_grad_()
     wrt = [start, actions, noise, *(p for p in transition.parameters())]
