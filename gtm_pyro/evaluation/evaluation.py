@@ -107,14 +107,12 @@ def evaluate(
     :mod:`gtm_pyro.inference.capabilities`; ``gtm_pyro.evaluation.measures.MEASURES`` describes each number, and what it
     needs. Bounds, and the errors of showing memorised frames, are known of every pair of Pyro programs.
 
-    A step is visited where its true cell was occupied while memorising; a cell is a pose rounded to a multiple of
-    ``cell_size``. With headings (``pose_names``) a step is visited where its view was memorised, at most
-    ``view_tolerance`` away. ``iwae`` is ``elbo`` and the mean gain of ``iwae_particles`` over one particle on the first
-    ``iwae_episodes`` episodes.
+    A step is visited where the agent was within half a ``cell_size`` of it while memorising. With headings
+    (``pose_names``) a step is visited where its view was memorised, at most ``view_tolerance`` away. ``iwae`` is
+    ``elbo`` and the mean gain of ``iwae_particles`` over one particle on the first ``iwae_episodes`` episodes.
 
     :param seed: of all draws.
-    :param cell_size: in pose units; None: read off the poses, and cells are about where an episode starts, see
-        :func:`gtm_pyro.poses.places.nearness`.
+    :param cell_size: in pose units; None: read off the poses, see :func:`gtm_pyro.poses.places.nearness`.
     :param view_tolerance: in pose units and in radians; None: read off the poses.
     :param iwae_particles: 0 leaves ``iwae`` out.
     :param chunk_size: episodes at a time; the draws depend on it.
@@ -138,7 +136,7 @@ def evaluate(
     frames = frame_measures(episodes, ran.frames, ran.sampled, ran.reconstructed, places)
     found = localised(ran.path, ran.states, places.poses, episodes, heading)
     by_horizon = frames.by_horizon | found.by_horizon
-    metrics = frames.metrics | places.sizes | found.metrics | ran.regrets.measures()
+    metrics = frames.metrics | places.sizes | found.metrics | _familiar(ran, episodes)
     elbo = torch.cat([bound.total[0] for bound in bounds]).mean().item() / episodes.num_predicted
     kl = torch.cat([bound.kl[0] for bound in bounds]).mean().item() / episodes.num_predicted
     metrics |= {"elbo": elbo, "kl_per_step": kl}
@@ -202,6 +200,13 @@ def _run(model: Any, guide: Any, episodes: Episodes) -> _Run:
         reconstructed,
         *regrets(model, states, episodes),
     )
+
+
+def _familiar(ran: _Run, episodes: Episodes) -> dict[str, float]:
+    if ran.frames is None:
+        return ran.regrets.measures()
+    true, mean = episodes.predicted_frames, episodes.observed.frames.mean(1, keepdim=True)
+    return ran.regrets.measures(squared_error(ran.frames, true), squared_error(mean, true))
 
 
 def _joined(chunks: Sequence[Tensor | None]) -> Tensor | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.evaluation.frame_errors import squared_error
 from gtm_pyro.inference.capabilities import Capability, lacking, predictions, weighs_entries
 from gtm_pyro.inference.programs import drawing
 from gtm_pyro.inference.regret import regret
@@ -17,6 +18,7 @@ from gtm_pyro.reading import Reading
 
 MAX_SHARE = 0.1
 """Of the regret at places of other steps: with the map up to 0.053 of it was seen (docs/training.md)."""
+_FAITHFUL = 0.25  # of the mean frame's error: predictions of familiar frames that are so good need a map
 _TELLS = 0.02  # nats; with less than that at places of other steps, encodings do not tell frames apart
 _SAME = (
     0.02  # of the median difference of an episode's memorised frames: up to it, a frame is taken for a memorised one
@@ -38,16 +40,24 @@ class Regrets(NamedTuple):
     by_chance: Tensor
     unlike: Tensor
 
-    def measures(self) -> dict[str, float]:
-        """Medians over familiar steps, whose frame is nearly a memorised one, half of all at most; NaN where there are
-        fewer than eight. ``familiar_share``: of the predicted steps."""
+    def measures(self, error: Tensor | None = None, mean_error: Tensor | None = None) -> dict[str, float]:
+        """Of familiar steps, whose frame is nearly a memorised one, half of all at most; NaN where there are fewer than
+        eight: medians, and ``familiar_error``, the error over the mean memorised frame's. ``familiar_share``: of the
+        predicted steps.
+
+        :param error: squared, of the predicted frames, ``(batch, predicted)``; likewise ``mean_error``, of the mean
+            memorised frame. None: not known.
+        """
         familiar = self.unlike <= _SAME
         share = {"familiar_share": float(familiar.double().mean())}
         seen = familiar & (self.unlike <= self.unlike.median())
-        if int(seen.sum()) < _FEWEST:
-            return share | {"regret": math.nan, "regret_by_chance": math.nan}
-        medians = {"regret": self.own[seen].median(), "regret_by_chance": self.by_chance[seen].median()}
-        return share | {name: float(value) for name, value in medians.items()}
+        few = int(seen.sum()) < _FEWEST
+        found = {"regret": self.own, "regret_by_chance": self.by_chance}
+        medians = {name: math.nan if few else float(value[seen].median()) for name, value in found.items()}
+        if error is None or mean_error is None:
+            return share | medians
+        ratio = math.nan if few else float(error[seen].mean() / mean_error[seen].mean())
+        return share | medians | {"familiar_error": ratio}
 
 
 def regrets(model: Any, states: Tensor | None, episodes: Episodes) -> Regrets:
@@ -80,10 +90,11 @@ def map_measures(model: Any, guide: Any, episodes: Episodes, seed: int = 0) -> d
         assert imagined is not None  # as it can
         states = None if path is None or imagined.states is None else torch.cat([path, imagined.states], 1)
         found = regrets(model, states, episodes)
-    return found.measures() | {
-        "mse": float((imagined.frames - frames).square().mean()),
-        "mean_frame_mse_all": float((observed.frames.mean(1, keepdim=True) - frames).square().mean()),
-    }
+    error = squared_error(imagined.frames, frames)
+    mean_error = squared_error(observed.frames.mean(1, keepdim=True), frames)
+    return found.measures(error, mean_error) | {
+        "mse": float(error.mean()), "mean_frame_mse_all": float(mean_error.mean())
+    }  # fmt: skip
 
 
 def doubt(metrics: Mapping[str, float | None]) -> str | None:
@@ -91,15 +102,16 @@ def doubt(metrics: Mapping[str, float | None]) -> str | None:
 
     Where the memory's entries are weighed by place, the regret tells: what that costs against weighing them by content.
     It is compared with that at places of other steps, for an encoder that tells frames apart badly regrets little
-    anywhere. Where it tells nothing at all, and for other priors, predictions must be better than the mean
-    memorised frame.
+    anywhere. Where no two frames are of exactly one place, weighing by place always costs something: a model is not
+    doubted that predicts familiar frames far better than the mean memorised frame. Where regrets tell nothing at all,
+    and for other priors, predictions must be better than the mean memorised frame.
 
     :param metrics: numbers of ``gtm_pyro.evaluate`` or of :func:`map_measures`.
     """
     known = {name: value for name, value in metrics.items() if value is not None and not math.isnan(value)}
     own, chance = known.get("regret", 0.0), known.get("regret_by_chance", 0.0)
     if chance > _TELLS:
-        if own <= MAX_SHARE * chance:
+        if own <= MAX_SHARE * chance or known.get("familiar_error", math.inf) <= _FAITHFUL:
             return None
         return (
             "It has not found the map, or loses its way on it: to read the memory by place costs "

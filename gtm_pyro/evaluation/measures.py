@@ -151,6 +151,10 @@ MEASURES = (
         "regret_by_chance", "... at places by chance", "the same at places of other predicted steps",
         needs=(_IMAGINES, _PATH, Capability.REGRET),
     ),
+    Measure(
+        "familiar_error", "error of familiar frames", "over the mean memorised frame's, of frames nearly memorised",
+        better="lower", needs=(_IMAGINES,), form=".4f",
+    ),
     Measure("familiar_share", "familiar steps", "share of predicted frames that are nearly memorised ones"),
     Measure("num_episodes", "episodes", "held out from training", form=".0f"),
     Measure("num_observed", "memorised steps", "frames that the model saw", form=".0f"),

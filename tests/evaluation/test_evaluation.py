@@ -217,8 +217,8 @@ def test_without_poses_only_measures_of_frames_and_bounds_are_known(tmp_path):
     result = evaluate(*poor(), without_poses(walk()))
     assert result.metrics.keys() == {
         "mse", "mse_first_8", "mse_last_32", "mean_frame_mse_all", "last_frame_mse", "closest_copy_mse",
-        "reconstruction_mse_all", "elbo", "iwae", "kl_per_step", "regret", "regret_by_chance", "familiar_share",
-        "num_episodes", "num_observed", "num_predicted",
+        "reconstruction_mse_all", "elbo", "iwae", "kl_per_step", "regret", "regret_by_chance", "familiar_error",
+        "familiar_share", "num_episodes", "num_observed", "num_predicted",
     }  # fmt: skip
     assert result.affine is result.similarity is result.visited is result.aligned_states is None
     result.save(tmp_path / "evaluation.json")

@@ -79,6 +79,10 @@ def test_verdicts_by_their_numbers() -> None:
     assert doubt(found) is None
     assert "costs 0.31 nats a frame at the median, and 3 at" in str(doubt(found | {"regret": 0.31}))
     assert doubt(found | {"regret": 0.29}) is None, "under a tenth of what chance costs"
+    # off a grid no two frames are of one place: reading by place costs something, and yet predictions are good
+    off_grid = found | {"regret": 0.45, "regret_by_chance": 0.7}
+    assert doubt(off_grid | {"familiar_error": 0.12}) is None
+    assert doubt(off_grid | {"familiar_error": 0.6}) is not None and doubt(off_grid) is not None
     # encodings that are all alike, and priors without entries to weigh: regret says nothing
     for blind in ({"regret": 0.0, "regret_by_chance": 0.0}, {"regret": math.nan, "regret_by_chance": math.nan}):
         assert "squared errors 2 and 1" in str(doubt(found | blind))
