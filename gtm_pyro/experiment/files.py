@@ -23,6 +23,7 @@ def read_experiment(name: str) -> Raw:
     """What an experiment's YAML says: one of the library's by name, or a file of yours.
 
     Its field ``base`` names another experiment, a file from the folder of its own, over whose fields its own are laid.
+    There a learning rate of null takes one of the base away, as for a part that is another one now.
 
     :raises ConfigError: there is no such experiment or file, it is no YAML mapping, or it is its own base.
     """
@@ -36,9 +37,18 @@ def read_experiment(name: str) -> Raw:
         base = content.pop("base", None)
         layers.append(content)
         if base is None:
-            return reduce(_laid_over, reversed(layers))
+            return _without_rates_taken_away(reduce(_laid_over, reversed(layers)))
         read.append(source)
         field, folder, wanted = f"{source}: base", Path(source).parent, base
+
+
+def _without_rates_taken_away(content: Raw) -> Raw:
+    rates = content.get("learning_rates")
+    by_prefix = rates.get("by_prefix") if isinstance(rates, dict) else None
+    if not isinstance(by_prefix, dict):
+        return content
+    kept = {prefix: rate for prefix, rate in by_prefix.items() if rate is not None}
+    return content | {"learning_rates": rates | {"by_prefix": kept}}
 
 
 def _find(field: str, wanted: Any, folder: Path) -> tuple[str, Raw]:

@@ -20,7 +20,7 @@ def test_only_what_differs_is_said(tmp_path: Path) -> None:
         "model: {init_args: {memory: {init_args: {num_neighbors: 9}}, prior: {class_path: MixturePrior}}}\n"
         "data: {init_args: {walls: false}}\n"
         "stages: [{steps: 7}]\n"
-        "learning_rates: {by_prefix: {encoder: 1.0e-4}}\n"
+        "learning_rates: {by_prefix: {encoder: 1.0e-4, transition.gate_network: null}}\n"
     )
     base, mine = read_experiment("image-navigation"), read_experiment(str(path))
     parts, theirs = mine["model"]["init_args"], base["model"]["init_args"]
@@ -30,7 +30,7 @@ def test_only_what_differs_is_said(tmp_path: Path) -> None:
     assert mine["data"] == {"class_path": base["data"], "init_args": {"walls": False}}
     assert mine["stages"] == [{"steps": 7}]
     assert mine["learning_rates"] == base["learning_rates"] | {
-        "by_prefix": base["learning_rates"]["by_prefix"] | {"encoder": 1e-4}
+        "by_prefix": {"transition.displacement": 3e-4, "encoder": 1e-4}
     }
     assert mine["seed"] == 5 and mine["clip_norm"] == base["clip_norm"] and "base" not in mine
     assert read_experiment("image-navigation") == base, "the base itself was changed"

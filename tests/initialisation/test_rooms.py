@@ -1,12 +1,16 @@
 """Walls of a room, from frames and actions alone."""
 
+import json
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_cases import SMALL
 
+from gtm_pyro.cli import main
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.evaluation.alignment import best_similarity, root_mean_square
 from gtm_pyro.initialisation import LoopClosure
@@ -99,3 +103,10 @@ def test_the_unit_of_actions_and_frames_does_not_matter() -> None:
     for name in ("displacement", "normals", "offsets"):
         torch.testing.assert_close(getattr(one, name), getattr(two, name), atol=1e-3, rtol=1e-3)
     assert math.isfinite(float(one.offsets.sum()))
+
+
+@pytest.mark.parametrize("name", ["image-navigation-continuous", "image-navigation-random-start"])
+def test_the_experiments_with_rooms_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", name, "--out", "run", *SMALL]) == 0
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["localisation_rmse"] >= 0
