@@ -31,13 +31,14 @@ def run(command: str, small: str = TINY) -> None:
         if words[1].startswith("labyrinth") and "--data" not in words:
             words += shlex.split("--data.num_episodes 4 --data.num_test_episodes 4 --data.num_steps 32")
     if "LabyrinthRooms" in words:
-        words += shlex.split("--data.num_test_episodes 2 --data.num_steps 324")
+        words = ["30" if word == "300" else word for word in words]
+        words += shlex.split("--data.num_test_episodes 2 --data.num_steps 54")
     if words[:2] == ["data", "import"]:
         words += shlex.split("--episodes 8 --steps 34")
     if words[0] == "diagnose" and "--checks" not in words:
         words += shlex.split("--checks khat --draws 100 --evaluation.num_episodes 2")
     if words[0] == "generate":
-        words = ["50" if word == "10000" else word for word in words]
+        words = ["50" if word in ("500", "10000") else word for word in words]
     if words[0] == "localise":
         words += shlex.split("--num_episodes 2 --memorised_steps 24 --observed_steps 8")
     assert main(words) in (0, None), command

@@ -57,7 +57,7 @@ def test_a_part_of_the_steps_stands_for_all() -> None:
         with torch.no_grad():
             return torch.tensor([loss.loss(model, guide, episodes, reading) for _ in range(draws)])
 
-    whole, part = values(Reading(), 150), values(Reading(num_scored=2), 300)
+    whole, part = values(Reading(), 40), values(Reading(num_scored=2), 100)
     error = (whole.var() / len(whole) + part.var() / len(part)).sqrt()
     assert abs(float(whole.mean() - part.mean())) < 4.5 * float(error)
     assert float(part.std()) > 2 * float(whole.std())

@@ -33,7 +33,7 @@ def check_evaluation(model: Any, guide: Any, episodes: Episodes, reading: Readin
     checks = [name for name in CHECKS if name != "sbc" and lacking(name, model, guide, episodes) is None]
     steps: dict[str, Any] = {
         "evaluate": lambda: evaluate(model, guide, episodes, iwae_particles=2),
-        "diagnose": lambda: diagnose(model, guide, episodes, checks=checks, num_draws=100),
+        "diagnose": lambda: diagnose(model, guide, episodes, checks=checks, num_draws=100, frame_episodes=1),
     }
     if hasattr(model, "path"):
         steps["simulate"] = lambda: simulate(model, episodes.actions[:1, :24], episodes.frame_shape)

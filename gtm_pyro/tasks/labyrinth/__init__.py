@@ -1,5 +1,8 @@
-"""Rooms seen through the eyes of an agent that turns and walks."""
+"""Rooms seen through the eyes of an agent that turns and walks.
 
-from gtm_pyro.tasks.labyrinth.sources import LabyrinthRooms, LabyrinthRotation, LabyrinthWalk
+``__init__.pyi`` says what is here. Nothing of it is imported before it is used: a worker process starts without torch.
+"""
 
-__all__ = ["LabyrinthRooms", "LabyrinthRotation", "LabyrinthWalk"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

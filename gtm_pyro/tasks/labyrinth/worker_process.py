@@ -43,7 +43,8 @@ class WorkerProcess:
         self._started = self._ended = False
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",  # torch is imported by the calls that need it
+            "MKL_NUM_THREADS": "1",
             "TMPDIR": str(self._home),
             _MARK: str(self._home),
         }
@@ -129,9 +130,6 @@ def serve(parent: int) -> None:
     calls: queue.SimpleQueue[tuple[bytes, float]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, parent, calls, Path.cwd()), daemon=True).start()
 
-    import torch
-
-    torch.set_num_threads(1)
     _send(replies, "ready")
     while True:
         content, timeout = calls.get()
