@@ -300,7 +300,7 @@ def test_slipping_agents_that_start_anywhere_leave_the_gate_open(caplog: pytest.
     torch.manual_seed(0)
     transition = WalledTranslation(5)
     data = ImageNavigation(slip=0.1, start="random")
-    episodes = data.sample(64, num_observed=64, num_predicted=0, seed=0, split="train")
+    episodes = data.sample(32, num_observed=64, num_predicted=0, seed=0, split="train")
     LoopClosure().start(transition, episodes.frames, episodes.actions)
     assert "the share of moves that others do not contradict is 0." in caplog.text
     assert float(transition.gate(torch.randn(50, 2)).detach().min()) > 0.5
