@@ -13,7 +13,7 @@ from gtm_pyro.evaluation.frame_errors import squared_error
 from gtm_pyro.inference.capabilities import Capability, lacking, predictions, weighs_entries
 from gtm_pyro.inference.programs import drawing
 from gtm_pyro.inference.regret import regret
-from gtm_pyro.initialisation.transition_search import differences
+from gtm_pyro.initialisation.memory_fit import differences
 from gtm_pyro.reading import Reading
 
 MAX_SHARE = 0.1

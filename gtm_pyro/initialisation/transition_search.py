@@ -1,24 +1,23 @@
 """Starting values of a transition, by search: the bound is full of local optima, but its candidates are cheap to rank.
 
-A candidate is good if the memory explains what is seen: along its paths, the two memorised frames whose places are
-nearest, mixed by distance, look like the frame that is predicted. Frames are compared once, a path is low-dimensional,
-and so hundreds of candidates are scored together. Uses frames and actions alone.
+A candidate is good if the memory explains what is seen: :func:`memory_fit` scores hundreds of them together. Uses
+frames and actions alone.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.initialisation.memory_fit import Keys, Seen, Values, fit_of, small_frames
 from gtm_pyro.transitions import Transition
 
 Kind = TypeVar("Kind", bound=Transition)
-Values = dict[str, Tensor]
-Keys = Callable[[Tensor], Tensor]
 
 # candidates that are proposed at a time
 CANDIDATES = 512
@@ -27,7 +26,8 @@ _EPISODES = (8, 32)
 _PAIRS = 100_000
 # largest displacement of a usual action among them, in units of the state and in radians
 WIDEST = 0.6
-_SIDE = 8
+# candidates of a round that are kept for what comes second
+_TRIED = 8
 _COMPONENTS = 32
 _RIDGE = 1e-2
 
@@ -47,25 +47,36 @@ def transition_of(model: Any, kind: type[Kind], strategy: object) -> Kind:
     return transition
 
 
+def joined(parts: Sequence[Values]) -> Values:
+    """Candidates of several searches, one after the other."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 class Found(NamedTuple):
-    """The best candidate, its score, and the score of a memory that is read at random; squared differences a pixel."""
+    """The best candidate of a search; scores are squared differences a pixel.
+
+    :param scores: its own, of each episode.
+    :param chance: of a memory that is read at random.
+    :param tried: the best candidates of each round.
+    :param other: the best candidate that is another map; none where none was looked for or seen.
+    :param second: its score.
+    :param lead: how far it is behind, in standard errors over episodes, which count the same each.
+    :param clear: whether that is clear: :func:`~gtm_pyro.initialisation.memory_fit.clearly_better`.
+    """
 
     values: Values
-    score: float
+    scores: Tensor
     chance: float
+    tried: Values
+    other: Values | None = None
+    second: float = math.nan
+    lead: float = math.nan
+    clear: bool = True
 
-
-class _Rollout(nn.Module):
-    """Keys of the states that actions lead to from the origin, without noise."""
-
-    def __init__(self, transition: Transition, keys: Keys) -> None:
-        super().__init__()
-        self.transition, self._keys = transition, (keys,)  # a tuple hides the keys' own parameters
-
-    def forward(self, actions: Tensor) -> Tensor:
-        start = actions.new_zeros(len(actions), self.transition.state_dim)
-        noise = actions.new_zeros(*actions.shape[:2], self.transition.state_dim)
-        return self._keys[0](self.transition.rollout(start, actions, noise))
+    @property
+    def score(self) -> float:
+        """Of all episodes."""
+        return float(self.scores.mean())
 
 
 def scored_episodes(num_steps: int, num_observed: int | None) -> tuple[int, int]:
@@ -78,89 +89,44 @@ def scored_episodes(num_steps: int, num_observed: int | None) -> tuple[int, int]
     return min(most, max(fewest, _PAIRS // (tau * (num_steps - tau)))), tau
 
 
-class Differences(NamedTuple):
-    """Mean squared differences of frames, averaged to 8 x 8 pixels: of predicted frames from memorised ones,
-    ``(batch, predicted, tau)``, and of memorised ones from each other, ``(batch, tau, tau)``."""
-
-    predicted: Tensor
-    memorised: Tensor
-
-
-def differences(frames: Tensor, num_observed: int) -> Differences:
-    """Compare all frames ``(batch, T, C, H, W)`` with those of the first ``num_observed`` steps."""
-    flat = _small(frames)
-    apart = torch.cdist(flat, flat[:, :num_observed]).square() / flat.shape[-1]
-    return Differences(apart[:, num_observed:], apart[:, :num_observed])
-
-
-@torch.no_grad()
-def memory_fit(
-    transition: Transition, candidates: Values, actions: Tensor, apart: Differences, keys: Keys, chunk: int = 64
-) -> Tensor:
-    """How unlike what the memory shows is to what is seen, for each candidate and episode, ``(N, batch)``.
-
-    Shown are the two nearest entries at distances d_1 and d_2, with weights d_2 / (d_1 + d_2) and d_1 / (d_1 + d_2).
-
-    :param candidates: parameters of the transition by name, each ``(N, ...)``.
-    :param actions: ``(batch, T, action_dim)``.
-    :param keys: places of states.
-    """
-    tau = apart.memorised.shape[-1]
-    rollout = _Rollout(transition, keys)
-    fixed = {f"transition.{name}": t for name, t in (*transition.named_parameters(), *transition.named_buffers())}
-
-    def places(values: Values) -> Tensor:
-        own = {f"transition.{name}": value for name, value in values.items()}
-        found: Tensor = torch.func.functional_call(rollout, {**fixed, **own}, (actions,))
-        return found
-
-    scores = []
-    for first in range(0, len(next(iter(candidates.values()))), chunk):
-        part = {name: value[first : first + chunk] for name, value in candidates.items()}
-        place = torch.func.vmap(places)(part)  # (n, batch, T, key_dim)
-        distance = torch.cdist(place[:, :, tau:], place[:, :, :tau])
-        n, shape = len(distance), distance.shape[1:]
-        nearest, one = distance.min(-1)  # twice a minimum: a third of the time of topk
-        second, two = distance.scatter(-1, one.unsqueeze(-1), torch.inf).min(-1)
-        error = apart.predicted.expand(n, *shape).gather(-1, torch.stack([one, two], -1))
-        pair = apart.memorised.flatten(1).expand(n, -1, -1).gather(-1, one * tau + two)
-        # of the second; none where there is but one entry
-        share = (nearest / (nearest + second).clamp_min(1e-12)).clamp_max(0.5)
-        scores.append(((1 - share) * error[..., 0] + share * error[..., 1] - share * (1 - share) * pair).mean(-1))
-    return torch.cat(scores)
-
-
 @torch.no_grad()
 def search(
     transition: Transition,
     propose: Callable[[Values, torch.Generator], Values],
     start: Values,
-    frames: Tensor,
-    actions: Tensor,
-    num_observed: int,
+    evidence: Seen,
     keys: Keys,
     rounds: int = 24,
     gain: float = 0.0,
     seed: int = 0,
+    relative: bool = False,
 ) -> Found:
     """The best of many candidates.
 
     :param propose: candidates near the best one so far: of its values and a generator.
     :param start: a candidate to begin with.
-    :param num_observed: steps of an episode that are memorised.
+    :param evidence: what they have to explain.
     :param gain: share of its score by which a candidate must be better than the best one so far.
+    :param relative: each episode counts the same: scores are compared by their geometric mean.
     """
+
+    def total(scores: Tensor) -> Tensor:
+        return evidence.relative(scores).mean(-1).exp() if relative else scores.mean(-1)
+
     generator = torch.Generator().manual_seed(seed)
-    apart = differences(frames, num_observed)
+    fit = partial(fit_of, transition, evidence, keys)
     best = start
-    score = memory_fit(transition, {k: v.unsqueeze(0) for k, v in best.items()}, actions, apart, keys)[0]
+    tried = [{name: value.unsqueeze(0) for name, value in best.items()}]
+    score = fit(tried[0])[0]
     for _ in range(rounds):
         candidates = propose(best, generator)
-        scores = memory_fit(transition, candidates, actions, apart, keys)
-        winner = int(scores.mean(-1).argmin())
-        if scores[winner].mean() < (1 - gain) * score.mean():
+        scores = fit(candidates)
+        totals = total(scores)
+        winner = int(totals.argmin())
+        tried.append({name: value[totals.argsort(stable=True)[:_TRIED]] for name, value in candidates.items()})
+        if totals[winner] < (1 - gain) * total(score):
             best, score = {name: value[winner] for name, value in candidates.items()}, scores[winner]
-    return Found(best, float(score.mean()), float(apart.predicted.mean()))
+    return Found(best, score, evidence.chance, joined(tried))
 
 
 def propose_displacements(
@@ -211,7 +177,7 @@ def turn_signs(turns: Tensor, frames: Tensor, actions: Tensor, displacements: Ca
     :param frames: ``(batch, T, C, H, W)``.
     :param displacements: turns of all steps, ``(batch, T)``, for turns of the actions ``(action_dim,)``.
     """
-    flat = _small(frames)
+    flat = small_frames(frames)
     centred = flat - flat.mean((0, 1))
     axes = torch.linalg.svd(centred.flatten(0, 1)[:: max(1, len(flat) * flat.shape[1] // 4096)], full_matrices=False)
     x = centred @ axes.Vh[:_COMPONENTS].mT
@@ -238,11 +204,3 @@ def _generator_error(x: Tensor, turn: Tensor) -> float:
     weights = torch.linalg.solve(gram + _RIDGE * gram.diagonal().mean() * torch.eye(len(gram)).to(gram), a.mT @ b)
     rest = target[1::2].double() - inputs[1::2].double() @ weights
     return float(rest.square().mean())
-
-
-def _small(frames: Tensor) -> Tensor:
-    """Frames of at most 8 x 8 pixels as vectors, ``(batch, T, pixels)``."""
-    batch, time = frames.shape[:2]
-    if max(frames.shape[-2:]) > _SIDE:
-        frames = F.adaptive_avg_pool2d(frames.flatten(0, 1), _SIDE)
-    return frames.reshape(batch, time, -1)

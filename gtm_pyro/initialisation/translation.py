@@ -12,15 +12,10 @@ from torch.nn import functional as F
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import EpisodesError, check_positive
 from gtm_pyro.initialisation.loop_closure import Outcomes
+from gtm_pyro.initialisation.memory_fit import Values, seen
 from gtm_pyro.initialisation.rooms import RoomSearch
 from gtm_pyro.initialisation.slips import StartingValues, starting_values
-from gtm_pyro.initialisation.transition_search import (
-    Values,
-    propose_displacements,
-    scored_episodes,
-    search,
-    transition_of,
-)
+from gtm_pyro.initialisation.transition_search import propose_displacements, scored_episodes, search, transition_of
 from gtm_pyro.localisation.moves import typical_move
 from gtm_pyro.localisation.starts import is_unknown
 from gtm_pyro.transitions import SlidingTranslation, Translation, WalledTranslation
@@ -168,7 +163,7 @@ def _search(transition: Translation, frames: Tensor, actions: Tensor, num_observ
     def candidates(best: Values, generator: torch.Generator) -> Values:
         return {"displacement": propose(best["displacement"], generator)}
 
-    found = search(transition, candidates, still, frames, actions, tau, nn.Identity())
+    found = search(transition, candidates, still, seen(frames, actions, tau), nn.Identity())
     if found.score < _EXPLAINED * found.chance:
         logger.info("search: %.3g where a random memory has %.3g (%s)", found.score, found.chance, why)
         # places are the same under any invertible map, so axes of equal length are as good

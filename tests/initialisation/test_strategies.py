@@ -44,7 +44,7 @@ def test_the_automatic_one_is_that_of_the_transitions_kind(
         monkeypatch.setattr(each, "start", lambda self, transition, *given: called.append((self, transition, *given)))
     model, seen = Holder(kind(5)), episodes()
     Automatic()(model, seen)
-    ((found, transition, frames, actions, num_observed),) = called
+    ((found, transition, frames, actions, num_observed, *_),) = called
     assert found == strategy() and transition is model.transition and num_observed == 12
     assert torch.equal(frames, seen.frames) and torch.equal(actions, seen.actions)
 

@@ -9,7 +9,8 @@ from ring_cases import LEFT, RATE, RIGHT, STAY, ring_world, turning
 from torch import Tensor
 
 from gtm_pyro.initialisation import LoopClosure, MemorySearch
-from gtm_pyro.initialisation.transition_search import Values, differences, memory_fit, search, turn_signs
+from gtm_pyro.initialisation.memory_fit import Values, differences, memory_fit, seen
+from gtm_pyro.initialisation.transition_search import search, turn_signs
 from gtm_pyro.memory.keys import HeadingKeys
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import MomentumTranslation, RotatingTranslation, Transition, Translation
@@ -148,7 +149,7 @@ def test_a_search_is_seeded_and_keeps_the_best() -> None:
 
     def run(rounds: int, seed: int = 0, gain: float = 0.0) -> tuple[Tensor, float, float]:
         start = {"displacement": torch.zeros(3, 3)}
-        found = search(transition, propose, start, frames, actions, TAU, HeadingKeys(), rounds, gain, seed)
+        found = search(transition, propose, start, seen(frames, actions, TAU), HeadingKeys(), rounds, gain, seed)
         return found.values["displacement"], found.score, found.chance
 
     scores = [run(rounds)[1] for rounds in (0, 2, 8)]

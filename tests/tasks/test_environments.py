@@ -11,7 +11,7 @@ import pytest
 from gtm_pyro.errors import ConfigError, MissingDependencyError
 from gtm_pyro.tasks import SavedEpisodes
 from gtm_pyro.tasks.recordings import GymnasiumRecordings, Import, Named, Reshaping
-from gtm_pyro.tasks.recordings.agents import RandomRepeats
+from gtm_pyro.tasks.recordings.agents import RandomRepeats, TurnsWhenBlocked
 
 gymnasium = pytest.importorskip("gymnasium")
 SAME = Reshaping()
@@ -100,6 +100,28 @@ def test_random_actions_are_repeated() -> None:
     assert forces.dtype == np.float32 and -1 <= forces.min() < -0.9 and 1.9 < forces.max() <= 2
     with pytest.raises(ConfigError, match="policy: expected a space of numbered or of bounded actions"):
         RandomRepeats(gymnasium.spaces.Box(-np.inf, np.inf, (2,)), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_agent_turns_when_a_move_changed_nothing(wrapped: bool) -> None:
+    """In a corridor of 5 cells, seen as it is or in a dictionary; turning changes what is seen."""
+    space = gymnasium.spaces.Discrete(3)
+    choose = TurnsWhenBlocked(space, np.random.default_rng(0))
+    seen, place, way = np.zeros(2, np.int8), 0, 1  # one array for all
+    blocked, pushes, after = 0, 0, []
+    for _ in range(3000):
+        seen[:] = place, way
+        action = choose({"image": seen, "mission": "go"} if wrapped else seen)
+        after += [action] if blocked else []
+        moves = action == 2 and 0 <= place + way < 5
+        pushes, blocked = pushes + (action == 2), action == 2 and not moves
+        place, way = place + way * moves, -way if action != 2 else way
+    assert set(after) == {0, 1}, "turns alone, and both ways"
+    assert len(after) < 0.7 * pushes
+    wrong = (({"turns": ()}, "at least one turn and one move"), ({"moves": (7,)}, "from 0 to 2, got 7"))
+    for arguments, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            TurnsWhenBlocked(space, np.random.default_rng(0), **arguments)
 
 
 def test_minigrid_as_the_agent_sees_it(tmp_path: Path) -> None:

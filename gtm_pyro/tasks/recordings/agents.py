@@ -1,7 +1,8 @@
 """Who acts in an environment, and where it is: what a user can replace by classes of their own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,7 +55,8 @@ class RandomRepeats:
             raise ConfigError(f"policy: expected a space of numbered or of bounded actions, got {action_space}")
         self._choices = list(actions) or list(range(first, first + count))
         self._bounds, self._generator, self._most = (low, high), generator, most
-        self._left, self._action = 0, None
+        self._left = 0
+        self._action: Any = None
 
     def __call__(self, observation: Any) -> Any:
         if not self._left:
@@ -67,6 +69,47 @@ class RandomRepeats:
         if self._choices:
             return int(self._generator.choice(self._choices))
         return self._generator.uniform(*self._bounds).astype(self._bounds[0].dtype)
+
+
+class TurnsWhenBlocked(RandomRepeats):
+    """Random moves and turns, repeated; a move that changed nothing was blocked, and turns follow.
+
+    An agent that goes on pushing a wall sees nothing new. The default numbers are left, right and forward of MiniGrid
+    and of MiniWorld: ``--policy gtm_pyro.tasks.recordings.agents.TurnsWhenBlocked --only 0,1,2``.
+
+    :param action_space: ``Discrete`` of Gymnasium.
+    :param turns: actions that turn; one of them is repeated after a blocked move.
+    :param moves: actions that move.
+    :param most: times in a row that an action is repeated at most.
+    :raises ConfigError: no turns or no moves, or actions that the space has not.
+    """
+
+    def __init__(
+        self,
+        action_space: Any,
+        generator: np.random.Generator,
+        turns: Sequence[int] = (0, 1),
+        moves: Sequence[int] = (2,),
+        most: int = 4,
+    ) -> None:
+        if not turns or not moves:
+            raise ConfigError(f"policy: expected at least one turn and one move, got {list(turns)} and {list(moves)}")
+        super().__init__(action_space, generator, (*turns, *moves), most)
+        self._turns, self._moves = list(turns), set(moves)
+        self._seen: Any = None
+
+    def __call__(self, observation: Any) -> Any:
+        if self._action in self._moves and _same(observation, self._seen):
+            self._left = int(self._generator.integers(1, self._most + 1))
+            self._action = int(self._generator.choice(self._turns))
+        self._seen = deepcopy(observation)  # some environments use one array for all
+        return super().__call__(observation)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    return np.array_equal(one, other)
 
 
 class MiniGridPoses:
