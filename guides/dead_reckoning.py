@@ -25,7 +25,9 @@ class DeadReckoning(SpatialGuide):
     def path(self, episodes: Episodes) -> TransitionPath:
         """q(s_{1:T} | a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         path = self.model.path(episodes.actions)
-        if not self._told and is_unknown(self.model.transition, path.initial, episodes.actions):
+        # an accelerator would have to wait for the answer
+        ask = not self._told and episodes.actions.device.type == "cpu"
+        if ask and is_unknown(self.model.transition, path.initial, episodes.actions):
             logger.warning(
                 "guide: DeadReckoning cannot tell where an episode begins, and p(s_1) is wide; FoundStart can"
             )

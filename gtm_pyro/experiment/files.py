@@ -44,10 +44,9 @@ def read_experiment(name: str) -> Raw:
 
 def _without_rates_taken_away(content: Raw) -> Raw:
     rates = content.get("learning_rates")
-    by_prefix = rates.get("by_prefix") if isinstance(rates, dict) else None
-    if not isinstance(by_prefix, dict):
+    if not (isinstance(rates, dict) and isinstance(rates.get("by_prefix"), dict)):
         return content
-    kept = {prefix: rate for prefix, rate in by_prefix.items() if rate is not None}
+    kept = {prefix: rate for prefix, rate in rates["by_prefix"].items() if rate is not None}
     return content | {"learning_rates": rates | {"by_prefix": kept}}
 
 
