@@ -21,10 +21,10 @@ _REPEATS = 200  # of an action, after which momentum has built up
 def transition_figure(
     transition: Any, evaluation: Evaluation, action_names: Sequence[str] | None = None
 ) -> "Figure | None":
-    """Where each action leads, in state units and in cells, and the wall gate as a field.
+    """Where each action leads, in state units and in cells, and the wall gate, or the room, as a field.
 
-    :param transition: with ``displacement`` ``(2, action_dim)`` and perhaps a ``gate``, or with a heading; None is
-        returned for any other.
+    :param transition: with ``displacement`` ``(2, action_dim)`` and perhaps a ``gate``, or walls to ``slide`` along, or
+        with a heading; None is returned for any other.
     """
     if getattr(transition, "heading", False):
         return _motion_figure(transition, evaluation, action_names)
@@ -33,7 +33,7 @@ def transition_figure(
         return None
     poses, affine = evaluation.episodes.poses, evaluation.affine
     known = poses is not None and poses.shape[-1] == 2 and affine is not None
-    gated = hasattr(transition, "gate") and (known or evaluation.states is not None)
+    gated = (hasattr(transition, "gate") or hasattr(transition, "slide")) and (known or evaluation.states is not None)
     moves = displacement.detach().cpu().double().mT
     names = list(action_names or (f"action {i}" for i in range(len(moves))))
     figure, axes = canvas(1, 1 + known + gated, (4.3 * (1 + known + gated), 4))
@@ -103,7 +103,7 @@ def _arrows(ax: Any, moves: torch.Tensor, names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def _gate_field(figure: Any, ax: Any, transition: Any, evaluation: Evaluation, known: bool) -> None:
-    """sigma_d at the place where a move would lead, over what was seen and two cells around it."""
+    """sigma_d where a move would lead, or the places inside all walls, over what was seen and two cells around it."""
     points = evaluation.episodes.poses if known else evaluation.states
     assert points is not None
     low, high = points.amin((0, 1)).double(), points.amax((0, 1)).double()
@@ -111,8 +111,9 @@ def _gate_field(figure: Any, ax: Any, transition: Any, evaluation: Evaluation, k
     grid = [torch.linspace(float(a) - margin, float(b) + margin, 161).double() for a, b in zip(low, high, strict=True)]
     xy = torch.stack(torch.meshgrid(*grid, indexing="xy"), -1)
     states = evaluation.affine.inverse(xy) if known and evaluation.affine is not None else xy
-    parameter = transition.displacement
-    gate = transition.gate(states.to(parameter)).squeeze(-1).cpu().numpy()
+    places, gated = states.to(transition.displacement), hasattr(transition, "gate")
+    inside = transition.gate(places).squeeze(-1) if gated else (transition.slide(places) == places).all(-1).float()
+    gate = inside.cpu().numpy()
     x, y = (axis.numpy() for axis in grid)
     mesh = ax.pcolormesh(x, y, gate, cmap="cividis", vmin=0, vmax=1, shading="auto")
     if gate.min() < 0.5 < gate.max():
@@ -120,12 +121,13 @@ def _gate_field(figure: Any, ax: Any, transition: Any, evaluation: Evaluation, k
     visited = np.unique(points.reshape(-1, 2).numpy().round(2 if known else 1), axis=0)
     if len(visited) <= 2000:
         ax.plot(*visited.T, ".", color="white", markersize=3, alpha=0.8)
-    ax.set(title="wall gate where a move would lead", aspect="equal")
+    ax.set(title="wall gate where a move would lead" if gated else "the room inside the walls", aspect="equal")
     names = ("x (cells, best affine fit)", "y (cells, best affine fit)") if known else RAW_STATES
     ax.set(xlabel=names[0], ylabel=names[1])
     if known:
         ax.invert_yaxis()
-    figure.colorbar(mesh, ax=ax, shrink=0.8, label="share of the move that is made")
+    if gated:
+        figure.colorbar(mesh, ax=ax, shrink=0.8, label="share of the move that is made")
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure | None":

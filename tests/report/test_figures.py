@@ -28,7 +28,7 @@ from gtm_pyro.report.page import summary, write_report
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.tasks.base import general_task, task_of
 from gtm_pyro.tasks.general.words import FIGURES, PLACES
-from gtm_pyro.transitions import Translation, WalledTranslation
+from gtm_pyro.transitions import SlidingTranslation, Translation, WalledTranslation
 
 NAMES = ImageNavigation.action_names
 LINES = [
@@ -173,6 +173,11 @@ def test_figures_that_the_data_has_no_room_for_are_left_out(evaluation, model, t
     assert len(figures.horizon_figure(bare).axes) == 1
     assert len(transition_figure(model.transition, bare).axes) == 3  # raw displacements, gate, its bar
     assert len(transition_figure(Translation(5), bare).axes) == 1
+    room = SlidingTranslation(5)
+    with torch.no_grad():
+        room.offsets.fill_(float(bare.states.abs().max()))
+    drawn = transition_figure(room, bare).axes
+    assert len(drawn) == 2 and drawn[1].get_title() == "the room inside the walls"
     assert transition_figure(torch.nn.Linear(2, 2), bare) is None
     assert transition_figure(Translation(5, state_dim=3), bare) is None
     assert training_figure([]) is None and training_figure([{"step": 3}]) is None

@@ -49,9 +49,9 @@ FIGURES = (
     Caption(
         "transition.png",
         "The learnt dynamics",
-        "Left: what each action adds to the state; middle: the same in cells. Right: the wall gate, the share "
-        "of a move that is carried out, by the place where the move would lead. White dots: places where "
-        "agents were; white line: a gate of one half.",
+        "Left: what each action adds to the state; middle: the same in cells. Right, if the transition has walls: the "
+        "wall gate, the share of a move that is carried out, by the place where the move would lead, or the room "
+        "inside the walls. White dots: places where agents were; white line: a gate of one half, or the walls.",
     ),
     Caption(
         "training.png",
