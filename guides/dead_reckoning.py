@@ -15,7 +15,7 @@ class DeadReckoning(SpatialGuide):
     """q(z, s | x, a) = prod_t q(z_t | x_t) p(s_t | s_{t-1}, a_t): eq. (2), Fraccaro et al. 2018.
 
     Trusts every action: where the model's transition may slip, this guide leaves the slips out. It knows nothing of
-    s_1 but p(s_1): where that is wide and walls would tell, it says so once, and :class:`FoundStart` finds it.
+    s_1 but p(s_1): where that is wide and walls would tell, it says so once, on a CPU; :class:`FoundStart` finds it.
     """
 
     def __init__(self, model: Any) -> None:

@@ -12,7 +12,7 @@ from gtm_pyro.inference.programs import GuidedModel
 from gtm_pyro.localisation.explanations import Hypotheses
 from gtm_pyro.localisation.finding import landmarks
 from gtm_pyro.localisation.hypotheses import HypothesisSearch
-from gtm_pyro.localisation.starts import StartSearch, is_unknown
+from gtm_pyro.localisation.starts import StartSearch, unknown_starts
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
 from gtm_pyro.reading import Reading
@@ -48,11 +48,14 @@ class SpatialGuide(PyroModule):
         """
         initial, transition = self.model.path(episodes.actions).initial, self.model.transition
         loc, variance = initial.mean, initial.variance[..., 0]
-        if not is_unknown(transition, initial, episodes.actions):
+        unknown = unknown_starts(transition, initial, episodes.actions)
+        if unknown is None or not bool(unknown.any()):
             return loc, variance
         found = self.starts(transition, episodes.frames, episodes.actions, loc.squeeze(1), variance.sqrt().squeeze(1))
+        unknown = unknown.unsqueeze(1)
         # a grid's cells are so wide about its points
-        return found.loc.unsqueeze(1), (found.scale.square() / 12).unsqueeze(1)
+        narrow = (found.scale.square() / 12).unsqueeze(1)
+        return torch.where(unknown.unsqueeze(2), found.loc.unsqueeze(1), loc), torch.where(unknown, narrow, variance)
 
     @program
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:

@@ -129,7 +129,7 @@ def _improved(best: Tensor, roles: Tensor, relative: Callable[[Tensor], Tensor])
             candidates = best.repeat(len(roles), 1, 1)
             candidates[:, :, action] = roles
             scores = relative(candidates)
-            nearest = scores.mean(-1).argsort(stable=True)[:_NEAR]
+            nearest = scores.mean(-1).argsort(stable=True)[:_NEAR].cpu()  # where candidates are
             tried += list(candidates[nearest])
             winner = int(nearest[0])
             if clearly_better(lowest - scores[winner]):

@@ -89,8 +89,9 @@ class RoomSearch:
         # half moves are where walls of a grid are
         halves = 0.5 * unit * torch.arange(2, 2 + self.num_sizes)
         sizes = torch.cat([halves, sizes[sizes > halves[-1]]])
-        angles = torch.cat([_directions(moves), torch.arange(self.num_angles) * (0.5 * math.pi / self.num_angles)])
-        grid = torch.cartesian_prod(angles.to(moves), sizes.to(moves))
+        others = torch.arange(self.num_angles) * (0.5 * math.pi / self.num_angles)
+        angles = torch.cat([_directions(moves), others.to(moves)])
+        grid = torch.cartesian_prod(angles, sizes.to(moves))
         rooms = Room(grid[:, 0], grid[:, 1:].expand(-1, 2))
         best, score, start = self._best(rooms, moves, seen, reach, same_start)
         generator = torch.Generator().manual_seed(0)

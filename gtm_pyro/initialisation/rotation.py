@@ -110,7 +110,7 @@ class MemorySearch:
         """
         transition.measure_actions(actions)
         few, tau = scored_episodes(frames.shape[1], num_observed)
-        keys = HeadingKeys().to(frames.device) if keys is None else keys
+        keys = HeadingKeys().to(frames) if keys is None else keys
         everything = seen(frames[:_MOST], actions[:_MOST], tau)
         found, evidence = self._searched(transition, everything, few, keys)
         for name, value in found.values.items():

@@ -59,33 +59,37 @@ class LoopClosure:
     def __call__(self, model: Any, episodes: Episodes) -> None:
         """:raises ConfigError: the model has no ``transition`` that is a Translation."""
         transition = transition_of(model, Translation, self)
-        self.start(transition, episodes.frames, episodes.actions, episodes.num_observed)
+        known = self.start(transition, episodes.frames, episodes.actions, episodes.num_observed)
         if isinstance(transition, SlidingTranslation):
-            _room(transition, model, episodes)
+            transition.open_walls()
+            if known:  # no path at random tells where walls are
+                _room(transition, model, episodes)
 
     @torch.no_grad()
-    def start(self, transition: Translation, frames: Tensor, actions: Tensor, num_observed: int | None = None) -> None:
+    def start(self, transition: Translation, frames: Tensor, actions: Tensor, num_observed: int | None = None) -> bool:
         """Set a transition's starting values.
 
         :param frames: ``(batch, T, C, H, W)``.
         :param actions: ``(batch, T, action_dim)``.
         :param num_observed: e is for the first so many steps of an episode; by default for all.
+        :returns: whether displacements were found; otherwise they are random.
         """
-        found = self._displacements(transition, frames, actions, num_observed)
+        known, found = self._displacements(transition, frames, actions, num_observed)
         if isinstance(transition, WalledTranslation):
             transition.open_gate()
             if self.gate and found is not None:
                 self._gate(transition, found)
+        return known
 
     def _displacements(
         self, transition: Translation, frames: Tensor, actions: Tensor, num_observed: int | None
-    ) -> StartingValues | None:
+    ) -> tuple[bool, StartingValues | None]:
+        """Whether they were found, and what loops tell."""
         transition.measure_actions(actions)
         try:
             found = starting_values(frames, transition.standard(actions), transition.state_dim, num_observed)
         except EpisodesError as error:
-            _search(transition, frames, actions, num_observed, str(error))
-            return None
+            return _search(transition, frames, actions, num_observed, str(error)), None
         transition.displacement.copy_(found.displacement)
         if self.slips and not transition.slip_is_given:
             transition.slip.fill_(found.slips.rate)
@@ -93,7 +97,7 @@ class LoopClosure:
                 logger.info("%.3f of the steps do not do as they are told", found.slips.rate)
                 length = transition.moves(actions).square().mean(-1).sqrt()
                 transition.slip_scale.copy_(length[length > 0.1 * length.max()].square().mean().sqrt())
-        return found
+        return True, found
 
     def _gate(self, transition: WalledTranslation, found: StartingValues) -> None:
         slips = found.slips.rate > 0
@@ -128,8 +132,7 @@ class LoopClosure:
 
 @torch.no_grad()
 def _room(transition: SlidingTranslation, model: Any, episodes: Episodes) -> None:
-    """Walls around the agent, a rectangle."""
-    transition.open_walls()
+    """Walls around the agent, a rectangle; where none is found, all stay as they are."""
     if transition.state_dim != 2 or len(transition.offsets) != 4:
         logger.warning(
             "no starting values for the walls, there are none at first (a rectangle has 4 in 2 dimensions, the "
@@ -139,7 +142,7 @@ def _room(transition: SlidingTranslation, model: Any, episodes: Episodes) -> Non
     move = typical_move(transition, episodes.actions)
     same = not is_unknown(transition, model.path(episodes.actions).initial, episodes.actions)
     found = RoomSearch()(transition, episodes.frames, episodes.actions, same)
-    if found.contradiction > _WALLED * found.open:
+    if found.contradiction >= _WALLED * found.open:  # both are 0 where nothing contradicts anything
         logger.warning(
             "no starting values for the walls, there are none at first (what is seen contradicts paths at %.3g in the "
             "best room, at %.3g without walls)", found.contradiction, found.open,
@@ -153,8 +156,11 @@ def _room(transition: SlidingTranslation, model: Any, episodes: Episodes) -> Non
     logger.info("a room of %.3g x %.3g typical moves", *(2 * half / move.mean()).tolist())
 
 
-def _search(transition: Translation, frames: Tensor, actions: Tensor, num_observed: int | None, why: str) -> None:
-    """Where no loop closes, no frame looks like another one: candidates are ranked by how alike they are."""
+def _search(transition: Translation, frames: Tensor, actions: Tensor, num_observed: int | None, why: str) -> bool:
+    """Where no loop closes, no frame looks like another one: candidates are ranked by how alike they are.
+
+    :returns: whether one was found; otherwise displacements are random.
+    """
     few, tau = scored_episodes(frames.shape[1], num_observed)
     frames, actions = frames[:few], actions[:few]
     propose = partial(propose_displacements, rows=range(transition.state_dim))
@@ -169,6 +175,7 @@ def _search(transition: Translation, frames: Tensor, actions: Tensor, num_observ
         # places are the same under any invertible map, so axes of equal length are as good
         basis = torch.linalg.svd(found.values["displacement"], full_matrices=False).Vh
         transition.displacement.copy_(basis)
-        return
+        return True
     logger.warning("no starting values for the displacements, they start at random (%s)", why)
     transition.displacement.copy_(0.1 * torch.randn_like(transition.displacement))
+    return False

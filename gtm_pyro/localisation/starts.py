@@ -98,15 +98,22 @@ def unrolled(transition: Transition, starts: Tensor, actions: Tensor) -> Tensor:
     return torch.stack(path, 1).view(batch, num, time, dim)
 
 
-def is_unknown(transition: Transition, initial: TorchDistribution, actions: Tensor) -> bool:
-    """Whether p(s_1) leaves open where episodes begin, though walls would tell: it is wider than places are apart.
+def unknown_starts(transition: Transition, initial: TorchDistribution, actions: Tensor) -> Tensor | None:
+    """Where p(s_1) leaves open where an episode begins, though walls would tell: it is wider than places are apart.
 
     :param initial: p(s_1), event shape ``(state_dim,)``.
     :param actions: ``(batch, T, action_dim)``, which tell how far places are apart.
+    :returns: for each episode, ``(batch,)``; None for a transition without walls.
     """
     if not transition.walled:
-        return False
-    return bool(initial.variance.max().sqrt() > REACH * typical_move(transition, actions).mean())
+        return None
+    return initial.variance.amax(-1).sqrt().reshape(-1) > REACH * typical_move(transition, actions)
+
+
+def is_unknown(transition: Transition, initial: TorchDistribution, actions: Tensor) -> bool:
+    """Whether most of the starts are unknown: see :func:`unknown_starts`."""
+    unknown = unknown_starts(transition, initial, actions)
+    return unknown is not None and bool(unknown.double().mean() > 0.5)
 
 
 class Start(NamedTuple):
@@ -126,21 +133,21 @@ class Start(NamedTuple):
 class StartSearch:
     """A grid of first states, the best of which are followed to the end and looked at more closely.
 
-    :param most: first states in the grid, at most; they are half a typical move apart, or further where that does not
-        suffice.
+    :param num_starts: first states in the grid, at most, but three along each axis; they are half a typical move apart,
+        or further where that does not suffice.
     :param early: steps that all of them are judged by.
     :param kept: those of them that are judged by all steps.
     :param closer: how often the grid is halved around the best one.
     :raises ConfigError: a number that is not over 0.
     """
 
-    most: int = 441
+    num_starts: int = 441
     early: int = 96
     kept: int = 48
     closer: int = 2
 
     def __post_init__(self) -> None:
-        check_whole(1, most=self.most, early=self.early, kept=self.kept)
+        check_whole(1, num_starts=self.num_starts, early=self.early, kept=self.kept)
         check_whole(0, closer=self.closer)
 
     @torch.no_grad()
@@ -163,13 +170,16 @@ class StartSearch:
         inside = self._possible(transition, grid)
         # far behind a wall there is nothing that is not tried before it
         outside = (inside - grid).norm(dim=-1) > spacing.unsqueeze(1)
+        outside &= ~outside.all(1, keepdim=True)  # a room that is beyond the grid begins where it is nearest
         tried = ~outside.all(0)
         grid, outside = inside[:, tried], outside[:, tried]
         reach = REACH * move
         early = min(self.early, frames.shape[1])
         score = contradiction(unrolled(transition, grid, actions[:, :early]), seen.until(early), reach)
         score = score.masked_fill(outside, torch.inf)
-        best = score.topk(min(self.kept, score.shape[1]), largest=False).indices
+        best = score.argsort(stable=True)[:, : self.kept]
+        # as if the grid were of this episode alone
+        best = torch.where(outside.gather(1, best), best[:, :1], best)
         grid = grid.gather(1, best.unsqueeze(-1).expand(-1, -1, grid.shape[-1]))
         start, score = self._best(transition, grid, actions, seen, reach)
         line = torch.tensor([0.0, -1.0, 1.0], dtype=start.dtype, device=start.device)
@@ -184,10 +194,11 @@ class StartSearch:
     def _grid(self, loc: Tensor, scale: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
         dim = loc.shape[-1]
         wide = 2.5 * scale
-        most = max(1, int((round(self.most ** (1 / dim)) - 1) / 2))
+        most = max(1, int((round(self.num_starts ** (1 / dim)) - 1) / 2))
         spacing = (0.5 * move).maximum(wide / most)
         line = torch.arange(-most, most + 1, dtype=loc.dtype, device=loc.device)
         grid = torch.cartesian_prod(*[line] * dim).view(-1, dim)
+        grid = grid[grid.norm(dim=-1).argsort(stable=True)]  # of those that are as good, the one nearest to the mean
         return loc.unsqueeze(1) + spacing[:, None, None] * grid, spacing
 
     @staticmethod

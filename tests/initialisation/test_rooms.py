@@ -14,6 +14,7 @@ from gtm_pyro.cli import main
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.evaluation.alignment import best_similarity, root_mean_square
 from gtm_pyro.initialisation import LoopClosure
+from gtm_pyro.initialisation.translation import _room
 from gtm_pyro.localisation.starts import unrolled
 from gtm_pyro.models import GTMSM
 from gtm_pyro.tasks import ImageNavigation
@@ -86,6 +87,18 @@ def test_without_walls_there_are_none(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         transition = started(walks(walls=False))
     assert "no starting values for the walls" in caplog.text
+    assert float(transition.offsets.min()) > 1e3
+
+
+@pytest.mark.parametrize("steps", [2, 20])
+def test_nothing_seen_is_no_wall(steps: int) -> None:
+    """An agent that stands still, or has no loop to tell how far it moves: no path contradicts anything."""
+    frames = torch.rand(4, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).expand(4, steps, 3, 8, 8)
+    seen = Episodes(frames, torch.eye(5)[torch.full((4, steps), 4)], steps - 1)
+    assert float(started(seen).offsets.min()) > 1e3
+    transition = SlidingTranslation(5).requires_grad_(False)
+    torch.nn.init.zeros_(transition.displacement)
+    _room(transition, GTMSM(transition), seen)
     assert float(transition.offsets.min()) > 1e3
 
 

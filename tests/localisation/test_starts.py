@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError
 from gtm_pyro.guides import DeadReckoning, FoundStart
 from gtm_pyro.localisation.starts import StartSearch, contradiction, is_unknown, resemblance, unrolled
 from gtm_pyro.models import GTMSM
@@ -71,6 +72,34 @@ def test_an_agent_that_stands_still_or_has_one_frame_begins_somewhere() -> None:
     still = seen.actions * 0 + torch.eye(5)[4]
     for frames, actions in ((seen.frames[:, :1].expand(-1, 20, -1, -1, -1), still), (seen.frames[:, :1], still[:, :1])):
         assert bool(search(transition, frames, actions).isfinite().all())
+
+
+def test_where_nothing_tells_an_episode_begins_where_p_says_or_in_the_room() -> None:
+    transition, seen, _ = walks(steps=10)
+    still, frames = seen.actions * 0 + torch.eye(5)[4], seen.frames[:, :1].expand(-1, 10, -1, -1, -1)
+    assert not search(transition, frames, still).any()
+    with torch.no_grad():
+        transition.offsets.copy_(torch.tensor([20.0, 20.0, -12.0, -12.0]))  # beyond all places that are tried
+    start = search(transition, frames, still)
+    assert (start >= 12).all() and (start <= 20).all()
+
+
+def test_the_number_of_starts_bounds_no_other_number() -> None:
+    assert StartSearch(num_starts=9, early=500, kept=600).kept == 600
+    with pytest.raises(ConfigError, match="num_starts: expected a whole number of at least 1, got 0"):
+        StartSearch(num_starts=0)
+
+
+def test_whether_a_start_is_unknown_does_not_depend_on_the_batch() -> None:
+    transition, seen, _ = walks("continuous", steps=30)
+    actions = seen.actions * torch.tensor([1.0, 0.02]).repeat(8)[:, None, None]
+    episodes, guide = Episodes(seen.frames, actions, 29), FoundStart(model(transition, 0.3))
+    loc, variance = guide.start(episodes)
+    for i in range(4):
+        alone = guide.start(episodes[i : i + 1])
+        assert torch.equal(loc[i : i + 1], alone[0]) and torch.equal(variance[i : i + 1], alone[1])
+    known = variance.squeeze(1) == variance.max()
+    assert known.any() and not known.all()
 
 
 def test_contradictions_by_hand() -> None:

@@ -122,6 +122,11 @@ def test_an_agent_turns_when_a_move_changed_nothing(wrapped: bool) -> None:
     for arguments, message in wrong:
         with pytest.raises(ConfigError, match=message):
             TurnsWhenBlocked(space, np.random.default_rng(0), **arguments)
+    with pytest.raises(ConfigError, match="most: expected a whole number of at least 1, got 0"):
+        RandomRepeats(space, np.random.default_rng(0), most=0)
+    box = pytest.importorskip("gymnasium").spaces.Box(-1, 1, (2,))
+    with pytest.raises(ConfigError, match=r"policy: expected a space of numbered actions, got Box"):
+        TurnsWhenBlocked(box, np.random.default_rng(0))
 
 
 def test_minigrid_as_the_agent_sees_it(tmp_path: Path) -> None:

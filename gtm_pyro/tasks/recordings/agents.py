@@ -40,13 +40,17 @@ class RandomRepeats:
 
     :param action_space: ``Discrete`` or ``Box`` of Gymnasium.
     :param actions: the only ones that are chosen, of a ``Discrete`` space.
-    :raises ConfigError: another space, or actions that it has not.
+    :raises ConfigError: another space, actions that it has not, or ``most`` below 1.
     """
 
     def __init__(
         self, action_space: Any, generator: np.random.Generator, actions: Sequence[int] = (), most: int = 4
     ) -> None:
         first, count = int(getattr(action_space, "start", 0)), int(getattr(action_space, "n", 0))
+        if most < 1:
+            raise ConfigError(f"most: expected a whole number of at least 1, got {most}")
+        if actions and not count:
+            raise ConfigError(f"policy: expected a space of numbered actions, got {action_space}")
         wrong = [action for action in actions if not first <= action < first + count]
         if wrong:
             raise ConfigError(f"actions: expected some from {first} to {first + count - 1}, got {wrong[0]}")
