@@ -34,8 +34,8 @@ class ParticleGuide(TrackingGuide):
 
     def path(self, episodes: Episodes) -> PathMixture:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
-        found = self.hypotheses(episodes)
         start, variance = self.start(episodes)
+        found = self.hypotheses(episodes, (start, variance))
         size = found.log_weight.shape[1]
         start, variance = start.unsqueeze(2).expand(-1, 1, size, -1), variance.unsqueeze(2).expand(-1, 1, size)
         paths = smoothing_path(self.model.transition, found.steps.unsqueeze(1), start, variance)

@@ -93,16 +93,20 @@ class TrackingGuide(SpatialGuide):
         self.memory, self.anywhere = memory, anywhere
 
     @torch.no_grad()
-    def hypotheses(self, episodes: Episodes) -> Hypotheses:
-        """What may have happened, given all frames of ``episodes``."""
+    def hypotheses(self, episodes: Episodes, start: tuple[Tensor, Tensor] | None = None) -> Hypotheses:
+        """What may have happened, given all frames of ``episodes``.
+
+        :param start: what ``start`` says of them, where that is known already.
+        """
         found = landmarks(self.model, episodes.frames, self.memory)
         search = self.training_search if self.training else self.search
-        start, variance = (values.squeeze(1) for values in self.start(episodes))
-        return search(self.model.transition, episodes.actions, found, start, variance, self.anywhere)
+        loc, variance = (values.squeeze(1) for values in start or self.start(episodes))
+        return search(self.model.transition, episodes.actions, found, loc, variance, self.anywhere)
 
     def smoothed(self, episodes: Episodes) -> FusedPath:
         """The whole past of the hypothesis that explains all frames best: batch shape ``(batch, 1)``.
 
         Along it, landmarks of later frames reach back as Gaussian messages.
         """
-        return smoothing_path(self.model.transition, self.hypotheses(episodes).best, *self.start(episodes))
+        start = self.start(episodes)
+        return smoothing_path(self.model.transition, self.hypotheses(episodes, start).best, *start)

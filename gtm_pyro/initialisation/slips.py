@@ -24,7 +24,6 @@ from gtm_pyro.initialisation.loop_closure import (
     share_open,
     tabulate,
 )
-from gtm_pyro.localisation.moves import one_hot
 
 _LEAST_SLIP = 5e-3  # at lower rates, places that look alike by chance cause as many contradictions as slips do
 _EARLY = 96  # steps of an episode that are localised: the cost grows with their square, the errors grow too
@@ -281,6 +280,12 @@ class StartingValues(NamedTuple):
     consistency: float
 
 
+def _one_at_a_time(actions: Tensor) -> bool:
+    """Whether each action, in its unit, is one of a few: a number that is 1 or -1 and others that are 0, or nothing."""
+    used = actions[:, 1:]
+    return bool(((used == 0) | (used.abs() == 1)).all()) and bool(((used != 0).sum(-1) <= 1).all())
+
+
 def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observed: int | None = None) -> StartingValues:
     """M, e and the outcomes of moves.
 
@@ -302,7 +307,7 @@ def starting_values(frames: Tensor, actions: Tensor, state_dim: int, num_observe
         short = close_short_loops(seen, done, state_dim, tolerance).displacement
     except EpisodesError:
         short = None
-    if short is not None and bool(one_hot(actions).all()):
+    if short is not None and _one_at_a_time(actions):
         steps = observe(seen, done, short, tolerance)
         slips = slip_rate(steps, num_observed)
         if slips.rate:

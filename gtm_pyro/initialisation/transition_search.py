@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.initialisation.memory_fit import Keys, Seen, Values, fit_of, small_frames
 from gtm_pyro.transitions import Transition
 
@@ -83,7 +83,10 @@ def scored_episodes(num_steps: int, num_observed: int | None) -> tuple[int, int]
     """How many episodes candidates are scored on, fewer where they are long; and how many of their steps are memorised.
 
     :param num_observed: where it leaves no step to predict, half of the steps are memorised.
+    :raises EpisodesError: a single step, which leaves none to predict.
     """
+    if num_steps < 2:
+        raise EpisodesError(f"frames: expected at least 2 steps to find starting values, got {num_steps}")
     tau = num_observed if num_observed and num_observed < num_steps else max(1, num_steps // 2)
     fewest, most = _EPISODES
     return min(most, max(fewest, _PAIRS // (tau * (num_steps - tau)))), tau

@@ -119,6 +119,18 @@ def test_initialise_finds_walls_and_slips() -> None:
     assert transition.slip == 0
 
 
+def test_to_stand_still_may_be_zeros_and_ways_may_be_signs() -> None:
+    """Actions that are carried out or not, as one-hot ones are; in any unit."""
+    frames, actions, _, truth = walk(0.1, slipping=32)
+    frames, actions = frames[:, :32], actions[:, :32]
+    found = []
+    for same in (actions, actions[..., :4], 40 * (actions[..., [1, 3]] - actions[..., [0, 2]])):
+        transition = Translation(same.shape[-1])
+        LoopClosure().start(transition, frames, same)
+        found.append(float(transition.slip))
+    assert found == pytest.approx([truth] * 3, rel=0.5) and found[1:] == pytest.approx(found[:1] * 2)
+
+
 def test_a_given_slip_is_kept_and_none_is_estimated_on_demand() -> None:
     frames, actions, _, _ = walk(0.1)
     given = Translation(5, slip=0.02, slip_scale=3.0)

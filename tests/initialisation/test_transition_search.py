@@ -8,9 +8,10 @@ import torch
 from ring_cases import LEFT, RATE, RIGHT, STAY, ring_world, turning
 from torch import Tensor
 
+from gtm_pyro.errors import EpisodesError
 from gtm_pyro.initialisation import LoopClosure, MemorySearch
 from gtm_pyro.initialisation.memory_fit import Values, differences, memory_fit, seen
-from gtm_pyro.initialisation.transition_search import search, turn_signs
+from gtm_pyro.initialisation.transition_search import scored_episodes, search, turn_signs
 from gtm_pyro.memory.keys import HeadingKeys
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import MomentumTranslation, RotatingTranslation, Transition, Translation
@@ -194,3 +195,8 @@ def test_where_no_two_frames_look_the_same_a_translation_is_searched() -> None:
     torch.testing.assert_close(m[:, 2], -m[:, 3], atol=0.05, rtol=0)
     assert abs(float(torch.cosine_similarity(m[:, 0], m[:, 2], dim=0))) < 0.2
     assert float(m[:, 4].norm()) < 0.05 and float(m[:, :4].norm(dim=0).min()) > 0.5
+
+
+def test_one_step_tells_nothing() -> None:
+    with pytest.raises(EpisodesError, match="frames: expected at least 2 steps to find starting values, got 1"):
+        scored_episodes(1, None)
