@@ -36,8 +36,8 @@ class Evaluation:
     :param predicted_frames: what the model expects to see, ``(batch, num_predicted, C, H, W)``.
     :param reconstructed_frames: E[x | z], z the encoder's mean for the true frame; same shape.
     :param entries: number of the memory entry shown, -1 for none, ``(batch, num_predicted)``.
-    :param visited: whether the true cell was occupied while memorising, ``(batch, num_predicted)``.
-    :param retrieved: whether the entry shown was written in the true cell, same shape.
+    :param visited: whether the agent was within half a cell while memorising, ``(batch, num_predicted)``.
+    :param retrieved: whether the entry shown was written there, same shape.
     :param poses: true ones, ``(batch, T, pose_dim)``; of agents with a heading, as seen from where they start.
     :param affine: states to positions.
     :param similarity: states to positions; None also where their dimensions differ.

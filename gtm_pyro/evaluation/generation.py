@@ -40,8 +40,8 @@ class Generated:
     :param true_frames: what a walker in the true world would see, (steps, C, H, W); None where the data cannot tell (it
         can if it has a method ``walk``).
     :param poses: where that walker would stand, (steps, pose_dim); None where the data cannot tell.
-    :param visited: whether the true cell was occupied while remembering, (steps,); None without poses.
-    :param retrieved: whether the entry shown was written in the true cell, (steps,); None without poses or entries.
+    :param visited: whether the agent was within half a cell while remembering, (steps,); None without poses.
+    :param retrieved: whether the entry shown was written there, (steps,); None without poses or entries.
     """
 
     frames: np.ndarray
@@ -59,7 +59,7 @@ class Generated:
 
     @property
     def retrieval_accuracy(self) -> float | None:
-        """Share of visited steps whose entry was written in the true cell; None if there is none to judge."""
+        """Share of visited steps whose entry was written there; None if there is none to judge."""
         if self.visited is None or self.retrieved is None or not self.visited.any():
             return None
         return float(self.retrieved[self.visited].mean())
