@@ -80,10 +80,9 @@ def gtm_sm(slip: float = 0.0) -> tuple[GTMSM, Episodes]:
 def sliding() -> tuple[GTMSM, Episodes]:
     """Episodes that may begin anywhere in a room."""
     model, episodes = gtm_sm()
-    transition = SlidingTranslation(5, scale=0.05)
+    model.transition = transition = SlidingTranslation(5, scale=0.05)
     nn.init.normal_(transition.displacement)
     nn.init.constant_(transition.offsets, 2.0)
-    model.transition = transition
     model.initial_scale.fill_(2.0)
     return model, episodes
 
