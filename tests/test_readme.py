@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ def save_images(folder: Path) -> None:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for module in ("shards", "store", "data_command"):  # a shard is made whole, whatever is asked for
-        monkeypatch.setattr(f"gtm_pyro.tasks.labyrinth.{module}.SHARD_SIZE", 4)
+    # all are there before one is changed: what is imported later would keep the change
+    names = ("shards", "store", "data_command", "sources")
+    modules = [import_module(f"gtm_pyro.tasks.labyrinth.{name}") for name in names]
+    for module in modules[:3]:  # a shard is made whole, whatever is asked for
+        monkeypatch.setattr(module, "SHARD_SIZE", 4)
     for name in ("photos", "other"):
         save_images(tmp_path / name)
     return tmp_path
