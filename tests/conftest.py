@@ -15,10 +15,10 @@ from gtm_pyro.cli.parser import BAD_INPUT, main
 from gtm_pyro.evaluation import style
 
 LONG = (
-    "test_hypotheses", "test_cli", "test_reliability_command", "test_readme", "test_docs", "test_conformance",
-    "test_labyrinth_guides", "test_cli_resume", "test_labyrinth_workers", "test_writers", "test_cli_data",
-    "test_labyrinth_figures", "test_labyrinth_rooms", "test_loop_closure", "test_transitions", "test_figures",
-    "test_imports", "test_shown", "test_batches", "test_parts",
+    "test_hypotheses", "test_cli", "test_reliability_command", "test_readme", "test_docs", "test_pairs",
+    "test_conformance", "test_labyrinth_guides", "test_cli_resume", "test_labyrinth_workers", "test_writers",
+    "test_cli_data", "test_labyrinth_figures", "test_labyrinth_rooms", "test_loop_closure", "test_transitions",
+    "test_figures", "test_imports", "test_shown", "test_batches", "test_parts",
 )  # fmt: skip
 
 

@@ -133,10 +133,10 @@ class LoopClosure:
 @torch.no_grad()
 def _room(transition: SlidingTranslation, model: Any, episodes: Episodes) -> None:
     """Walls around the agent, a rectangle; where none is found, all stay as they are."""
-    if transition.state_dim != 2 or len(transition.offsets) != 4:
+    if transition.state_dim != 2:
         logger.warning(
-            "no starting values for the walls, there are none at first (a rectangle has 4 in 2 dimensions, the "
-            "transition has %d in %d)", len(transition.offsets), transition.state_dim,
+            "no starting values for the walls, there are none at first (they are looked for in 2 dimensions, the "
+            "transition has %d)", transition.state_dim,
         )  # fmt: skip
         return
     move = typical_move(transition, episodes.actions)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtm_pyro.errors import check_whole
 from gtm_pyro.transitions.recurrence import unroll
 from gtm_pyro.transitions.translation import Translation
 
@@ -19,14 +18,12 @@ class SlidingTranslation(Translation):
 
     Wall i is the line n_i s = b_i, with n_i a unit vector that points out of the room. What of a move would lead
     through it is left out, and what leads along it is carried out, which no scalar gate of eq. (4), Fraccaro et al.
-    2018, can say: there a move is made or not made as a whole. Four walls at right angles are a rectangular room,
-    exactly; of walls at other angles that meet, more than one may push.
+    2018, can say: there a move is made or not made as a whole. There are two walls a dimension, as of a rectangle:
+    while they stand at right angles, an agent never gets beyond one.
 
-    Parameters ``normals``: ``(num_walls, state_dim)``, divided by their lengths to give n_i, and ``offsets``: b_i,
-    ``(num_walls,)``, in units of the state space. Walls start far away, from where no gradient moves them: starting
+    Parameters ``normals``: ``(2 state_dim, state_dim)``, divided by their lengths to give n_i, and ``offsets``: b_i,
+    ``(2 state_dim,)``, in units of the state space. Walls start far away, from where no gradient moves them: starting
     values put them where the agent met them (:class:`~gtm_pyro.initialisation.LoopClosure`).
-
-    :param num_walls: at least 1.
 
     The rest as of :class:`Translation`.
     """
@@ -39,19 +36,13 @@ class SlidingTranslation(Translation):
         state_dim: int = 2,
         scale: float = 1e-3,
         learn_scale: bool = False,
-        num_walls: int = 4,
         slip: float = 0.0,
         slip_scale: float = 1.0,
     ) -> None:
         super().__init__(action_dim, state_dim, scale, learn_scale, slip, slip_scale)
-        check_whole(1, num_walls=num_walls)
-        normals = torch.zeros(num_walls, state_dim)
-        if state_dim == 1:
-            normals[:, 0] = 1 - 2 * (torch.arange(num_walls) % 2)
-        else:
-            angle = torch.arange(num_walls) * (2 * torch.pi / num_walls)
-            normals[:, 0], normals[:, 1] = angle.cos(), angle.sin()
-        self.normals, self.offsets = nn.Parameter(normals), nn.Parameter(torch.empty(num_walls))
+        axes = torch.eye(state_dim)
+        normals = torch.cat([axes, -axes])
+        self.normals, self.offsets = nn.Parameter(normals), nn.Parameter(torch.empty(len(normals)))
         self.open_walls()
 
     @torch.no_grad()
@@ -61,7 +52,7 @@ class SlidingTranslation(Translation):
 
     @property
     def unit_normals(self) -> Tensor:
-        """n_i, ``(num_walls, state_dim)``."""
+        """n_i, ``(2 state_dim, state_dim)``."""
         return F.normalize(self.normals, dim=-1)
 
     def slide(self, u: Tensor) -> Tensor:

@@ -102,10 +102,10 @@ def test_nothing_seen_is_no_wall(steps: int) -> None:
     assert float(transition.offsets.min()) > 1e3
 
 
-def test_only_a_rectangle_is_looked_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_walls_are_looked_for_in_the_plane(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        transition = started(walks(motion="continuous"), num_walls=6)
-    assert "a rectangle has 4 in 2 dimensions, the transition has 6 in 2" in caplog.text
+        transition = started(walks(), state_dim=3)
+    assert "they are looked for in 2 dimensions, the transition has 3" in caplog.text
     assert float(transition.offsets.min()) > 1e3
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
-from gtm_pyro.guides import DeadReckoning, FoundStart
+from gtm_pyro.guides import DeadReckoning, FoundStart, LandmarkCorrected, ParticleGuide, Smoothing
+from gtm_pyro.guides.spatial import SpatialGuide
 from gtm_pyro.localisation.starts import StartSearch, contradiction, is_unknown, resemblance, unrolled
 from gtm_pyro.models import GTMSM
 from gtm_pyro.networks import FrameDecoder, FrameEncoder
@@ -146,6 +147,13 @@ def test_the_guide_begins_where_the_search_says_and_dead_reckoning_says_that_it_
     assert [r.message for r in caplog.records] == [
         "guide: DeadReckoning cannot tell where an episode begins, and p(s_1) is wide; FoundStart can"
     ]
+
+
+@pytest.mark.parametrize("kind", [LandmarkCorrected, Smoothing, ParticleGuide])
+def test_guides_with_landmarks_find_the_start_too(kind: type[SpatialGuide]) -> None:
+    transition, seen, true = walks(steps=100)
+    path = kind(model(transition, 2.8)).eval().path(seen).sample().squeeze(1)
+    assert ((path - true).norm(dim=-1) < 0.5).float().mean() > 0.9
 
 
 def test_with_a_known_start_it_is_dead_reckoning() -> None:

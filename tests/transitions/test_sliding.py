@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtm_pyro.errors import ConfigError
 from gtm_pyro.transitions import SlidingTranslation, Translation
 
 
@@ -79,8 +78,3 @@ def test_a_subclass_with_other_walls_is_stepped_as_it_says() -> None:
     step = disc.stepping(actions)
     for t in range(9):
         torch.testing.assert_close(step(s, t), disc.loc(s, actions[:, t]))
-
-
-def test_a_number_of_walls_is_over_zero() -> None:
-    with pytest.raises(ConfigError, match="num_walls: expected a whole number of at least 1, got 0"):
-        SlidingTranslation(2, num_walls=0)
