@@ -52,4 +52,5 @@ def without_misfits(model: Any, guide: Any, stages: Sequence[Stage], rates: Lear
 
 
 def _plain(stage: Stage) -> dict[str, Any]:
-    return vars(stage) | {"reading": dict(vars(stage.reading)), "frozen": list(stage.frozen)}
+    changed = {"data": dict(stage.data), "auxiliary": dict(stage.auxiliary)}
+    return vars(stage) | {"reading": dict(vars(stage.reading)), "frozen": list(stage.frozen), **changed}

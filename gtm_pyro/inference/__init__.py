@@ -1,5 +1,6 @@
 """What a pair of programs is, and which objectives fit it."""
 
 from gtm_pyro.inference.auxiliary import DisplacementRegression
+from gtm_pyro.inference.axes import AxesAndWalls
 
-__all__ = ["DisplacementRegression"]
+__all__ = ["AxesAndWalls", "DisplacementRegression"]

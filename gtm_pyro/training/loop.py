@@ -21,6 +21,7 @@ from gtm_pyro.storage.interrupts import Interrupted, StopSignals
 from gtm_pyro.storage.progress import phase
 from gtm_pyro.storage.run_folder import RunFolder
 from gtm_pyro.tasks.base import EpisodeData
+from gtm_pyro.training.changes import stage_parts
 from gtm_pyro.training.learner import Learner
 from gtm_pyro.training.plan import check_plan
 from gtm_pyro.training.progress import Progress, elbo_terms
@@ -83,6 +84,7 @@ class Training:
         self.state = State()
         self._start_values = {name: t.detach().clone() for name, t in self.learner.tensors().items()}
         self._unchecked: list[tuple[int, Tensor]] = []
+        self._parts = stage_parts(self.data, self.learner.auxiliary, self.schedule.stages)
         for number, stage in enumerate(self.schedule.stages, 1):
             self.learner.check_frozen(f"stage {number}: frozen", stage.frozen)
 
@@ -93,7 +95,8 @@ class Training:
 
     def episodes(self, stage: Stage, seed: int) -> Episodes:
         """Training episodes of a stage."""
-        return self.data.sample(
+        data = next(parts.data for theirs, parts in self._parts if theirs.data == stage.data)
+        return data.sample(
             stage.batch_size,
             num_observed=stage.num_observed,
             num_predicted=stage.num_predicted,
@@ -196,6 +199,7 @@ class Training:
         episodes = self.episodes(stage, seed)
         set_seed(seed, self.device)
         self.learner.freeze(stage.frozen)
+        self.learner.auxiliary = self._parts[number][1].auxiliary
         self.learner.at_step(position, self.schedule.total)
         loss, norm = self.learner.gradients(episodes, stage.reading)
         self.state.step += 1

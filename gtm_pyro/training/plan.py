@@ -19,6 +19,7 @@ from gtm_pyro.training.stages import LearningRates, Schedule
 
 # runs that began before it was written down do not say it, nor all arguments of the model
 _MAY_BE_UNSAID = ("initialisation", "auxiliary")
+_UNSAID_OF_STAGES: dict[str, Any] = {"frozen": [], "data": {}, "auxiliary": {}}
 
 
 def make_plan(
@@ -67,7 +68,7 @@ def check_plan(theirs: Any, mine: Mapping[str, Any], source: Path) -> None:
     """
     theirs = {"precision": "float32", **theirs} if isinstance(theirs, dict) else {}
     if "stages" in theirs:
-        theirs["stages"] = [{**stage, "frozen": stage.get("frozen", [])} for stage in theirs["stages"]]
+        theirs["stages"] = [{**_UNSAID_OF_STAGES, **stage} for stage in theirs["stages"]]
     mine = json.loads(json.dumps(mine))
     for name in mine:
         if name not in theirs and (name in _MAY_BE_UNSAID or name.startswith("model.")):

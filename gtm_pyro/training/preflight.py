@@ -22,6 +22,7 @@ from gtm_pyro.networks.precision import Precision, networks_in
 from gtm_pyro.storage.limits import LARGEST_PARTICLES, check_episodes, check_range
 from gtm_pyro.storage.progress import phase
 from gtm_pyro.tasks.base import EpisodeData
+from gtm_pyro.training.changes import stage_parts
 from gtm_pyro.training.plan import checksum
 from gtm_pyro.training.restarts import check_has_regret
 from gtm_pyro.training.stages import Stage
@@ -99,12 +100,12 @@ def _rehearse_stages(
     auxiliary: Auxiliary | None,
 ) -> Rehearsal:
     begin, done = "", set()
-    for number, stage in enumerate(stages, 1):
-        kind = (stage.batch_size, stage.num_observed, stage.num_predicted, stage.reading)
+    for number, (stage, parts) in enumerate(stage_parts(data, auxiliary, stages), 1):
+        kind = (stage.batch_size, stage.num_observed, stage.num_predicted, stage.reading, *map(repr, stage.changes))
         if kind in done:
             continue
         done.add(kind)
-        episodes = data.sample(
+        episodes = parts.data.sample(
             stage.batch_size, num_observed=stage.num_observed, num_predicted=stage.num_predicted, seed=seed
         )
         begin = begin or checksum(episodes)
@@ -115,8 +116,8 @@ def _rehearse_stages(
                 check_combination(model, guide, loss, episodes, stage.reading)
             with pyro.validation_enabled(True), torch.no_grad(), networks_in(precision):
                 loss_value(loss, model, guide, episodes, stage.reading)
-                if auxiliary is not None:
-                    auxiliary(model, guide, episodes, stage.reading)
+                if parts.auxiliary is not None:
+                    parts.auxiliary(model, guide, episodes, stage.reading)
             if number == 1:
                 check_programs(model, guide, episodes, stage.reading)
         except GTMPyroError:

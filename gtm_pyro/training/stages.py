@@ -26,6 +26,8 @@ class Stage:
         (``gtm_pyro.inference.regret``) on fresh training episodes is above it, and starts again from fresh values; None
         never looks.
     :param frozen: beginnings of the names of parameters that this stage leaves as they are, "encoder" for instance.
+    :param data: arguments of the source of episodes that this stage changes, ``{"walls": False}`` for instance.
+    :param auxiliary: fields of the auxiliary objective that this stage changes, a weight that is 0 for instance.
     :raises ConfigError: a number out of its range.
     """
 
@@ -36,6 +38,8 @@ class Stage:
     reading: Reading = field(default_factory=Reading)
     max_regret: float | None = None
     frozen: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    auxiliary: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.frozen, str):
@@ -44,6 +48,11 @@ class Stage:
             check_whole(1, **{name: getattr(self, name)})
         if self.max_regret is not None and not self.max_regret > 0:
             raise ConfigError(f"max_regret: expected a number over 0 or null, got {self.max_regret}")
+
+    @property
+    def changes(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Of the data and of the auxiliary objective."""
+        return self.data, self.auxiliary
 
 
 @dataclass(frozen=True)

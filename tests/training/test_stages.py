@@ -1,7 +1,8 @@
 """Stages and learning rates: how steps are shared out, how rates decay, and which parameter has which."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +20,13 @@ from fitting_cases import (
 )
 from pyro.infer import Trace_ELBO
 
-from gtm_pyro.errors import ConfigError
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.errors import ConfigError, RunFolderError
 from gtm_pyro.inference.randomness import module_parameters, set_seed
 from gtm_pyro.priors import BackgroundPrior
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage.interrupts import Interrupted
+from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.training.fitting import fit
 from gtm_pyro.training.learner import Learner
 from gtm_pyro.training.plan import check_plan
@@ -125,7 +128,9 @@ def test_a_run_that_stops_where_parts_are_frozen_goes_on_in_the_same_bits(tmp_pa
 
 
 def test_a_run_from_before_stages_could_freeze_goes_on(tmp_path: Path) -> None:
-    check_plan({"stages": [{"steps": 1}]}, {"stages": [{"steps": 1, "frozen": ()}], "precision": "float32"}, tmp_path)
+    now = {"steps": 1, "frozen": (), "data": {}, "auxiliary": {}}
+    for before in ({"steps": 1}, {"steps": 1, "frozen": []}):
+        check_plan({"stages": [before]}, {"stages": [now], "precision": "float32"}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +157,60 @@ def test_a_loss_of_frozen_parameters_alone_is_refused() -> None:
     model.prior = BackgroundPrior(4)
     with pytest.raises(ConfigError, match="^frozen: expected some parameter that the loss depends on to be left"):
         fit(model, guide, HookedData(), stages=[stage], progress=False)
+
+
+def test_a_stage_changes_what_it_is_trained_on_and_nothing_else(tmp_path: Path) -> None:
+    drawn: list[bool] = []
+
+    class Counted(ImageNavigation):
+        def sample(self, *args: Any, **kwargs: Any) -> Episodes:
+            drawn.append(self.walls)
+            return super().sample(*args, **kwargs)
+
+    added: list[float] = []
+
+    @dataclass(frozen=True)
+    class Constant:
+        weight: float = 0.0
+
+        def __call__(self, model: Any, *arguments: Any) -> torch.Tensor:
+            added.append(self.weight)
+            return self.weight * next(model.parameters()).square().sum()
+
+    data = Counted(cuts_per_image=4, positions=7)
+    stages = [
+        replace(SHORT[0], steps=3, data={"walls": False}, auxiliary={"weight": 2.0}),
+        replace(SHORT[0], steps=2),
+    ]
+    settings: dict[str, Any] = {"stages": stages, "auxiliary": Constant(1.0), "progress": False}
+    fit(*programs(), data, out=tmp_path / "run", log_every=100, **settings)
+    # one look at each stage before it begins, starting values, the steps, and the verdict
+    assert drawn == [False, True, False, False, False, False, True, True, True] and data.walls
+    assert data.changed(walls=False).positions == 7
+    assert added[:2] == [2.0, 1.0] and added[2:7] == [2.0, 2.0, 2.0, 1.0, 1.0]
+    fit(*programs(), data, out=tmp_path / "run", resume=True, **settings)
+    with pytest.raises(RunFolderError, match="stages: expected"):
+        fit(
+            *programs(),
+            data,
+            out=tmp_path / "run",
+            resume=True,
+            **{**settings, "stages": [replace(s, data={}) for s in stages]},
+        )
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"data": {"walls": False}},
+            "stage 1: data: expected a part with a method changed, or a dataclass, got Hooked",
+        ),
+        ({"auxiliary": {"weight": 1.0}}, "stage 1: auxiliary: expected a part .* got none"),
+    ],
+)
+def test_what_a_stage_cannot_change_is_refused_before_a_step(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fit(*programs(), HookedData(), stages=[replace(SHORT[0], **changes)], progress=False)
+    with pytest.raises(ConfigError, match="stage 1: data: .*wals"):
+        fit(*programs(), DATA, stages=[replace(SHORT[0], data={"wals": False})], progress=False)

@@ -1,6 +1,6 @@
 """An agent walks on an image and sees a small crop of it (Fraccaro et al. 2018, section 4.1)."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,6 +96,7 @@ class ImageNavigation:
         occlusion: float = 0.0,
         repeats: int = 0,
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         check_whole(1, positions=positions, crop_size=crop_size, stride=stride)
         if positions < 2:
             raise ConfigError(f"positions: expected at least 2 cells on a side, got {positions}")
@@ -124,6 +125,10 @@ class ImageNavigation:
         self.occlusion = float(occlusion)
         self.repeats = repeats
         self._pool = ImagePool(images, self.image_size, cuts_per_image, test_fraction, image_seed)
+
+    def changed(self, **arguments: Any) -> "ImageNavigation":
+        """The same source, but for these arguments of its constructor."""
+        return type(self)(**{**self._arguments, **arguments})
 
     @property
     def image_size(self) -> int:
