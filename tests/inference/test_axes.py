@@ -100,7 +100,9 @@ def test_the_reports_curriculum_runs_stage_by_stage() -> None:
     experiment = config.build()
     stages = [replace(s, steps=2, batch_size=2, num_observed=12, num_predicted=4) for s in experiment.stages]
     assert [dict(s.data) for s in stages] == [{"walls": False}, {"walls": False}, {}]
-    model, gates, moves = experiment.model, [], []
+    model: Any = experiment.model
+    gates: list[torch.Tensor] = []
+    moves: list[torch.Tensor] = []
 
     def look(*_: Any) -> None:
         gates.append(model.transition.gate_network[0].weight.detach().clone())
