@@ -126,7 +126,8 @@ that was stopped, even by force, goes on where it was; where all is there, nothi
 
 * A Gymnasium id: episodes are played, without a window. Frames are what is observed if that is an image, otherwise what
   is rendered. Of MiniGrid it is the part that the agent sees, 4 pixels a tile (or as --size says); poses are known of
-  MiniGrid and MiniWorld. Needs pip install "gtm-pyro[gymnasium]", [minigrid] or [miniworld].
+  MiniGrid, MiniWorld and Memory Maze. Needs pip install "gtm-pyro[gymnasium]", [minigrid], [miniworld] or
+  [memory-maze].
 * NPZ in the style of world-model code (Memory Maze, Dreamer): image, action, is_first or reset, agent_pos, agent_dir;
   action[t] led to image[t].
 * HDF5 in D4RL's layout: observations, actions, terminals, timeouts; action[t] leads to observation t + 1. A Minari data

@@ -20,11 +20,13 @@ class Recorded:
     :param actions: ``actions[t]`` led to ``frames[t]``, and the first says nothing: whole numbers ``(steps,)``, or
         vectors of floats ``(steps, action_dim)``.
     :param poses: ``(steps, pose_dim)``, where they are known.
+    :param layout: ``(rows, columns)``, which cells of the world are free, where that is known.
     """
 
     frames: np.ndarray
     actions: np.ndarray
     poses: np.ndarray | None = None
+    layout: np.ndarray | None = None
 
 
 class Recordings(Protocol):

@@ -14,6 +14,7 @@ from gtm_pyro.tasks.recordings.actions import as_actions
 from gtm_pyro.tasks.recordings.agents import MiniGridPoses, MiniWorldPoses, RandomRepeats
 from gtm_pyro.tasks.recordings.base import Recorded, need
 from gtm_pyro.tasks.recordings.frames import Reshaping, as_bytes
+from gtm_pyro.tasks.recordings.memory_maze_agents import MemoryMazePoses
 
 _MINIGRID_VIEW = 7  # tiles a side
 _MINIGRID_MOVES = (0, 1, 2)  # left, right, forward
@@ -30,6 +31,7 @@ class _Family(NamedTuple):
     """What is sensible for the ids of one package.
 
     :param keywords: of the environment, from the number of steps.
+    :param module: that registers the ids; by default the package itself.
     """
 
     package: str
@@ -37,6 +39,7 @@ class _Family(NamedTuple):
     wrappers: Callable[[Sequence[int] | None], list[Named]]
     actions: tuple[int, ...]
     keywords: Callable[[int], dict[str, Any]]
+    module: str | None = None
 
 
 def _minigrid_wrappers(size: Sequence[int] | None) -> list[Named]:
@@ -50,7 +53,10 @@ def _minigrid_wrappers(size: Sequence[int] | None) -> list[Named]:
 
 _MINIGRID = _Family("minigrid", MiniGridPoses, _minigrid_wrappers, _MINIGRID_MOVES, lambda steps: {"max_steps": steps})
 _MINIWORLD = _Family("miniworld", MiniWorldPoses, lambda size: [], (), lambda steps: {"max_episode_steps": steps})
-_FAMILIES = {"MiniGrid-": _MINIGRID, "BabyAI-": _MINIGRID, "MiniWorld-": _MINIWORLD}
+_MEMORY_MAZE = _Family(
+    "memory_maze", MemoryMazePoses, lambda size: [], (), lambda steps: {}, "gtm_pyro.tasks.recordings.memory_maze"
+)
+_FAMILIES = {"MiniGrid-": _MINIGRID, "BabyAI-": _MINIGRID, "MiniWorld-": _MINIWORLD, "MemoryMaze-": _MEMORY_MAZE}
 
 
 class GymnasiumRecordings:
@@ -86,8 +92,8 @@ class GymnasiumRecordings:
         need("gymnasium", "gymnasium", "playing in an environment")
         family = next((f for prefix, f in _FAMILIES.items() if environment.startswith(prefix)), None)
         if family is not None:
-            need(family.package, family.package, environment)
-            _import_headless(family.package)
+            need(family.package, family.package.replace("_", "-"), environment)
+            _import_headless(family.package, family.module)
         self._id, self._reshape, self._seed = environment, reshape, seed
         self._num_episodes, self._num_steps = num_episodes, num_steps
         self._env = self._make(family.keywords(num_steps) if family else {})
@@ -151,7 +157,9 @@ class GymnasiumRecordings:
             raise EpisodesError(f"{where}: expected at least 2 steps, got 1")
         taken = as_actions(where, np.stack([np.zeros_like(actions[0]), *actions]))
         pixels = self._reshape(as_bytes(where, np.stack(frames)))
-        return Recorded(pixels, taken, None if self._poses is None else np.asarray(poses))
+        known = None if self._poses is None else np.asarray(poses)
+        layout = getattr(self._poses, "layout", None)
+        return Recorded(pixels, taken, known, layout and layout(self._env.unwrapped))
 
     def _make(self, keywords: Mapping[str, Any]) -> Any:
         import gymnasium
@@ -208,8 +216,8 @@ def _parameters(entry_point: Any) -> set[str]:
     return names
 
 
-def _import_headless(package: str) -> None:
-    """Import a package that registers environments, so that it opens no window where there is no display."""
+def _import_headless(package: str, module: str | None = None) -> None:
+    """Import a package, and what registers its environments, so that it opens no window where there is no display."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if package == "miniworld" and not os.environ.get("DISPLAY"):
         import pyglet
@@ -217,5 +225,6 @@ def _import_headless(package: str) -> None:
         pyglet.options["headless"] = True
     try:
         __import__(package)
+        __import__(module or package)
     except Exception as error:  # whatever a system without OpenGL makes of it
         raise ConfigError(f"{package}: could not be loaded ({first_line(error)})") from error

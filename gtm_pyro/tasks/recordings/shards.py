@@ -140,4 +140,7 @@ def _arrays(episodes: Sequence[Recorded], source: Recordings) -> dict[str, np.nd
         poses = [episode.poses for episode in episodes if episode.poses is not None]
         arrays["poses"] = np.concatenate(poses)[None].astype(np.float32)
         arrays["pose_names"] = np.asarray(source.pose_names)
+    layouts = [episode.layout for episode in episodes if episode.layout is not None]
+    if len(layouts) == len(episodes):  # in the order of is_first; reading ignores them
+        arrays["layouts"] = np.stack(layouts)
     return arrays
