@@ -9,6 +9,7 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.own_loops import program
 from gtm_pyro.inference.programs import GuidedModel
+from gtm_pyro.localisation.blocked import BlockedSearch
 from gtm_pyro.localisation.explanations import Hypotheses
 from gtm_pyro.localisation.finding import landmarks
 from gtm_pyro.localisation.hypotheses import HypothesisSearch
@@ -16,6 +17,7 @@ from gtm_pyro.localisation.starts import StartSearch, unknown_starts
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
 from gtm_pyro.reading import Reading
+from gtm_pyro.transitions import RememberedWalls, Transition
 
 
 class SpatialGuide(PyroModule):
@@ -24,17 +26,39 @@ class SpatialGuide(PyroModule):
     Adds no parameters: encoder and transition belong to the model.
 
     :cvar starts: how an unknown first state is found.
+    :cvar walls: how the moves are found that were blocked, for a transition that reads its walls from the memory.
     """
 
     starts = StartSearch()
+    walls = BlockedSearch()
 
     def __init__(self, model: GuidedModel) -> None:
         super().__init__()
         self._model = (model,)  # a tuple keeps the model's parameters out of the guide's
+        self._followed: tuple[Episodes, list[int], Tensor] | None = None
 
     @property
     def model(self) -> GuidedModel:
         return self._model[0]
+
+    @property
+    def transition(self) -> Transition:
+        """The model's; one that reads its walls from the memory is told which moves they stopped."""
+        transition: Transition = self.model.transition
+        return transition.told() if isinstance(transition, RememberedWalls) else transition
+
+    def actions(self, episodes: Episodes) -> Tensor:
+        """Those of ``transition``, ``(batch, T, action_dim)``."""
+        transition = self.model.transition
+        if not isinstance(transition, RememberedWalls):
+            return episodes.actions
+        # a step of training asks for the same path more than once
+        version = [parameter._version for parameter in transition.parameters()]
+        if self._followed is None or self._followed[0] is not episodes or self._followed[1] != version:
+            blocked = self.walls(transition, episodes.frames, episodes.actions)
+            told = torch.cat([episodes.actions, blocked.unsqueeze(-1).to(episodes.actions)], -1)
+            self._followed = episodes, version, told
+        return self._followed[2]
 
     def path(self, episodes: Episodes) -> TorchDistribution:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
@@ -101,7 +125,7 @@ class TrackingGuide(SpatialGuide):
         found = landmarks(self.model, episodes.frames, self.memory)
         search = self.training_search if self.training else self.search
         loc, variance = (values.squeeze(1) for values in start or self.start(episodes))
-        return search(self.model.transition, episodes.actions, found, loc, variance, self.anywhere)
+        return search(self.transition, self.actions(episodes), found, loc, variance, self.anywhere)
 
     def smoothed(self, episodes: Episodes) -> FusedPath:
         """The whole past of the hypothesis that explains all frames best: batch shape ``(batch, 1)``.
@@ -109,4 +133,4 @@ class TrackingGuide(SpatialGuide):
         Along it, landmarks of later frames reach back as Gaussian messages.
         """
         start = self.start(episodes)
-        return smoothing_path(self.model.transition, self.hypotheses(episodes, start).best, *start)
+        return smoothing_path(self.transition, self.hypotheses(episodes, start).best, *start)

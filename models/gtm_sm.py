@@ -16,10 +16,11 @@ from gtm_pyro.inference.own_loops import program
 from gtm_pyro.inference.parts import check_methods, check_same
 from gtm_pyro.memory import DeferredValues, Memory, NumNeighbors, Retrieved, SpatialMemory, StoredValues
 from gtm_pyro.networks.frames import Decoder, Encoder, FrameDecoder, FrameEncoder, latent_dim
+from gtm_pyro.paths.remembered import RememberedPath
 from gtm_pyro.paths.transition import TransitionPath, continued
 from gtm_pyro.priors import MixturePrior, Prior, shown
 from gtm_pyro.reading import Reading
-from gtm_pyro.transitions import Transition
+from gtm_pyro.transitions import RememberedWalls, Transition
 
 # what a part of a user's own must have
 _NEEDED = {
@@ -85,16 +86,24 @@ class GTMSM(PyroModule):
     def forward(self, episodes: Episodes, reading: Reading | None = None) -> None:
         reading = reading or self.reading
         with pyro.plate("episodes", episodes.batch_size, dim=-2):
-            s = pyro.sample("s", self.path(episodes.actions)).squeeze(-3)
+            frames = episodes.frames[:, reading.memorised_steps(episodes)]
+            s = pyro.sample("s", self.path(episodes.actions, frames)).squeeze(-3)
             with reading.plate(episodes) as steps:
                 now = reading.chosen(episodes, steps)
                 z = pyro.sample("z", self.latents(s, episodes, reading, now))
                 pyro.sample("x", self.decoder(z), obs=episodes.frames[:, now])
 
-    def path(self, actions: Tensor) -> TransitionPath:
-        """prod_t p(s_t | s_{t-1}, a_t): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+    def path(self, actions: Tensor, frames: Tensor | None = None) -> TransitionPath | RememberedPath:
+        """prod_t p(s_t | s_{t-1}, a_t): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``.
+
+        :param frames: of the memorised steps, for a transition that reads the memory; None: it has none.
+        """
         initial = dist.Normal(self.initial_loc, self.initial_scale).to_event(1)
-        return TransitionPath(initial, self.transition, actions.unsqueeze(-3))
+        if frames is None or not isinstance(self.transition, RememberedWalls):
+            return TransitionPath(initial, self.transition, actions.unsqueeze(-3))
+        return RememberedPath(
+            initial, self.transition, actions.unsqueeze(-3), self.transition.walls(frames).unsqueeze(-4)
+        )
 
     def latents(self, s: Tensor, episodes: Episodes, reading: Reading, now: slice | Tensor) -> dist.TorchDistribution:
         """p(z_t | s_t, m) at the steps ``now``, m as ``reading`` says; without a memory it is N(0, I)."""
@@ -110,8 +119,8 @@ class GTMSM(PyroModule):
 
         A frame is encoded when it is first retrieved: retrieval depends on states only.
         """
-        keep = self._prior_reads_states or not isinstance(self.keys, nn.Identity)
-        known = StoredValues({"state": s}, s.dim() - 2) if keep else None
+        keep = self._prior_reads_states or not isinstance(self.keys, nn.Identity) or self.transition.reads_memory
+        known = StoredValues({"state": s, **self.transition.shown(s, frames)}, s.dim() - 2) if keep else None
         return self.memory.write(self.keys(s), DeferredValues(self.encoder.statistics, frames, known))
 
     def recall(
@@ -143,7 +152,7 @@ class GTMSM(PyroModule):
         :param sample: draw z from p(z_t | s_t, m); otherwise it is what :func:`gtm_pyro.priors.shown` says.
         :param past: the actions up to step tau, ``(*batch, any, action_dim)``; None: the agent is at rest.
         """
-        states = continued(self.transition, start, actions, past)
+        states = continued(self.transition.reading(memory), start, actions, past)
         prior, read = self.recall(memory, states)
         z, entries = shown(prior, read)
         return Imagined(self.decoder.frames(prior.sample() if sample else z), states, entries)

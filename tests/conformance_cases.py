@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from gtm_pyro.episodes import Episodes
-from gtm_pyro.guides import DeadReckoning, FoundStart, LandmarkCorrected, ParticleGuide, Smoothing
-from gtm_pyro.memory import SpatialMemory
+from gtm_pyro.guides import DeadReckoning, FoundStart, FoundWalls, LandmarkCorrected, ParticleGuide, Smoothing
+from gtm_pyro.memory import HeadingKeys, SpatialMemory
 from gtm_pyro.models import GTMSM, LinearGaussian
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
-from gtm_pyro.transitions import SlidingTranslation, Translation, WalledTranslation
+from gtm_pyro.priors import MixturePrior
+from gtm_pyro.transitions import RememberedWalls, SlidingTranslation, Translation, WalledTranslation
 
 
 def gtm_sm(slip: float = 0.0) -> tuple[GTMSM, Episodes]:
@@ -39,6 +40,25 @@ def sliding() -> tuple[GTMSM, Episodes]:
     return model, episodes
 
 
+def remembering() -> tuple[GTMSM, Episodes]:
+    """Turns to the left and right and moves, some of which lead into walls that the frames show."""
+    torch.manual_seed(0)
+    transition = RememberedWalls(3, (1, 4, 4), scale=0.05, side=5, hidden=4)
+    nn.init.normal_(transition.walls.logits.weight)
+    with torch.no_grad():
+        transition.displacement.copy_(torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 1.0, 0.0]]))
+    model = GTMSM(
+        transition,
+        memory=SpatialMemory(num_neighbors=3),
+        keys=HeadingKeys(),
+        prior=MixturePrior(),
+        encoder=FrameEncoder(2, (1, 4, 4), channels=(6, 6)),
+        decoder=FrameDecoder(2, (1, 4, 4), channels=(6, 6)),
+    )
+    frames = torch.rand(3, 3, 1, 4, 4)[:, torch.tensor([0, 0, 1, 1, 2, 2, 0, 0, 1])]
+    return model, Episodes(frames, torch.eye(3)[torch.randint(3, (3, 9))], 6)
+
+
 def linear_gaussian(slip: float = 0.0) -> tuple[LinearGaussian, Episodes]:
     torch.manual_seed(0)
     model = LinearGaussian(Translation(5, scale=0.3, slip=slip))
@@ -50,11 +70,13 @@ MODELS: dict[str, Callable[[], tuple[Any, Episodes]]] = {
     "GTMSM": gtm_sm,
     "GTMSM that slips": lambda: gtm_sm(0.1),
     "GTMSM that slides": sliding,
+    "GTMSM that remembers walls": remembering,
     "LinearGaussian": linear_gaussian,
 }
 GUIDES: dict[str, Callable[[Any], Any]] = {
     "DeadReckoning": DeadReckoning,
     "FoundStart": FoundStart,
+    "FoundWalls": FoundWalls,
     "LandmarkCorrected": LandmarkCorrected,
     "LandmarkCorrected online": lambda model: LandmarkCorrected(model).eval(),
     "Smoothing": Smoothing,

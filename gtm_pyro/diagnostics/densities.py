@@ -97,6 +97,8 @@ def draw_paths(model: Any, guide: Any, episodes: Episodes, num_draws: int) -> Te
     actions = torch.cat([past[:, -1:], episodes.predicted_actions], 1)
     noise = transition.scale_noise(torch.randn(*s.shape[:2], actions.shape[1], s.shape[-1]).to(s))
     actions, past = (a.expand(num_draws, *a.shape) for a in (actions, past))
+    if getattr(transition, "reads_memory", False):
+        transition = transition.reading(model.remember(s, episodes.observed.frames))
     onward: Tensor = transition.rollout(s[..., -1, :], actions, noise, past)
     return torch.cat([s, onward[..., 1:, :]], -2)
 

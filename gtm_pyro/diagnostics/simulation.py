@@ -28,6 +28,8 @@ class Simulated(NamedTuple):
 def simulate(model: Any, actions: Tensor, frame_shape: tuple[int, int, int], names: SiteNames = GTM_SM) -> Simulated:
     """Draw from prod_t p(s_t | s_{t-1}, a_t) p(z_t | s_t, m_{<t}) p(x_t | z_t): each step reads what was drawn before.
 
+    Where the transition reads the memory too, s_t is drawn with the frames before it.
+
     This is the model under ``Reading("earlier")``. The memory needs frames that are still being drawn, so the program
     runs T times along one path, and run t contributes its step t, which reads none but the t - 1 known frames: use
     short episodes.
@@ -43,8 +45,13 @@ def simulate(model: Any, actions: Tensor, frame_shape: tuple[int, int, int], nam
     latents: dict[str, Tensor] = {}
     reading = Reading("earlier")
     # by hand, for Predictive runs a program three times for one draw
-    program = poutine.condition(poutine.uncondition(model), {names.path: s})
+    freed = poutine.uncondition(model)
+    reads = getattr(getattr(model, "transition", None), "reads_memory", False)
     for t in range(steps):
+        if reads and t:
+            following = model.path(actions, frames).following(s[..., :t, :])
+            s = torch.cat([s[..., :t, :], following.unsqueeze(-2), s[..., t + 1 :, :]], -2)
+        program = poutine.condition(freed, {names.path: s})
         episodes = Episodes(frames, actions, steps, validate=False)
         nodes: Any = poutine.trace(program).get_trace(episodes, reading).nodes
         # a new tensor each time: the program may keep what it was given

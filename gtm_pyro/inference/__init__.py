@@ -2,5 +2,6 @@
 
 from gtm_pyro.inference.auxiliary import DisplacementRegression
 from gtm_pyro.inference.axes import AxesAndWalls
+from gtm_pyro.inference.walls import WallsOfPaths
 
-__all__ = ["AxesAndWalls", "DisplacementRegression"]
+__all__ = ["AxesAndWalls", "DisplacementRegression", "WallsOfPaths"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtm_pyro.initialisation.loop_closure import frame_changed, frame_tolerance
+from gtm_pyro.localisation.same_frames import frame_changed, frame_tolerance
 from gtm_pyro.transitions import Transition
 
 Values = dict[str, Tensor]

@@ -12,18 +12,15 @@ from torch.nn import functional as F
 
 from gtm_pyro.errors import EpisodesError
 from gtm_pyro.initialisation.loop_closure import (
-    SAME_FRAME,
     Outcomes,
     close_loops,
     close_short_loops,
-    frame_changed,
-    frame_tolerance,
     most_textured,
     moves_with_outcome,
-    same_frames,
     share_open,
     tabulate,
 )
+from gtm_pyro.localisation.same_frames import SAME_FRAME, frame_changed, frame_tolerance, same_frames
 
 _LEAST_SLIP = 5e-3  # at lower rates, places that look alike by chance cause as many contradictions as slips do
 _EARLY = 96  # steps of an episode that are localised: the cost grows with their square, the errors grow too

@@ -34,10 +34,12 @@ class Transition(nn.Module):
     :ivar slip_is_given: whether e was given as over 0; otherwise starting values may set it.
     :cvar heading: whether the last number of a state is a heading in radians, which is periodic.
     :cvar walled: whether a step depends on where it begins, so that a first state may be better than another one.
+    :cvar reads_memory: whether a step depends on what was seen: :class:`~gtm_pyro.transitions.RememberedWalls`.
     """
 
     heading = False
     walled = False
+    reads_memory = False
     slip: Tensor
     slip_scale: Tensor
     action_unit: Tensor
@@ -115,6 +117,17 @@ class Transition(nn.Module):
         Over any leading dimensions.
         """
         raise NotImplementedError
+
+    def shown(self, s: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        """What a step reads of frames ``(*fewer, N, C, H, W)`` seen at states ``(*batch, N, state_dim)``: nothing.
+
+        By name, ``(*batch, N, ...)``.
+        """
+        return {}
+
+    def reading(self, memory: Any) -> "Transition":
+        """This transition as it is with a memory, which holds "state" and what ``shown`` gives: the same."""
+        return self
 
     def forward(self, s: Tensor, control: Tensor) -> dist.TorchDistribution:
         """p(s_t | s_{t-1}, a_t), event shape ``(state_dim,)``; a mixture of two Gaussians where e > 0: the definition.

@@ -5,16 +5,15 @@ import torch
 
 from gtm_pyro.initialisation import LoopClosure
 from gtm_pyro.initialisation.loop_closure import (
-    SAME_FRAME,
     close_loops,
     close_short_loops,
-    frame_tolerance,
     most_textured,
     moves_with_outcome,
     share_open,
     tabulate,
 )
 from gtm_pyro.initialisation.slips import likely_paths, observe, slip_rate, starting_values
+from gtm_pyro.localisation.same_frames import SAME_FRAME, frame_tolerance
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import Translation, WalledTranslation
 

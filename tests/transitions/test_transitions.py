@@ -11,8 +11,14 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, EpisodesError
 from gtm_pyro.evaluation.alignment import best_affine, root_mean_square
 from gtm_pyro.initialisation import LoopClosure
-from gtm_pyro.initialisation.loop_closure import Outcomes, close_loops, frame_changed, most_textured, moves_with_outcome
+from gtm_pyro.initialisation.loop_closure import (
+    Outcomes,
+    close_loops,
+    most_textured,
+    moves_with_outcome,
+)
 from gtm_pyro.initialisation.slips import SlipRate, StartingValues
+from gtm_pyro.localisation.same_frames import frame_changed
 from gtm_pyro.tasks import ImageNavigation
 from gtm_pyro.transitions import SlidingTranslation, Transition, Translation, WalledTranslation
 from gtm_pyro.transitions.recurrence import unroll, unroll_plain

@@ -1,0 +1,20 @@
+"""Walls that differ from world to world: which moves they stopped is inferred from frames, the rest from actions."""
+
+from gtm_pyro.episodes import Episodes
+from gtm_pyro.guides.spatial import SpatialGuide
+from gtm_pyro.paths.transition import TransitionPath
+
+
+class FoundWalls(SpatialGuide):
+    """q(z, s | x, a) = p(s_1) prod_t q(z_t | x_t) p(s_t | s_{t-1}, o_t a_t): eq. (2) with moves that walls stopped.
+
+    Fraccaro et al. 2018 learn the walls of one room. In a world that nobody saw before, a move that a wall stopped
+    leaves the frame as it is; so does a move to a place that looks alike. :mod:`gtm_pyro.localisation.blocked` tells
+    them apart: o_t is 0 for the translation of the former. For :class:`~gtm_pyro.transitions.RememberedWalls`; with
+    another transition this is :class:`DeadReckoning`.
+    """
+
+    def path(self, episodes: Episodes) -> TransitionPath:
+        """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
+        initial = self.model.path(episodes.actions).initial
+        return TransitionPath(initial, self.transition, self.actions(episodes).unsqueeze(-3), slips=False)

@@ -1,0 +1,115 @@
+"""Which moves were blocked, in mazes made here: frames are views of cells, and some views repeat."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gtm_pyro.errors import ConfigError
+from gtm_pyro.localisation.blocked import BlockedSearch, unlike
+from gtm_pyro.transitions import RememberedWalls
+
+TURN = math.pi / 2
+
+
+def transition(unit: float = 1.0) -> RememberedWalls:
+    made = RememberedWalls(3, (1, 8, 8), side=3)
+    with torch.no_grad():
+        made.displacement.copy_(torch.tensor([[0, 0, 0.3 * unit], [0, 0, 0.4 * unit], [-TURN, TURN, 0]]))
+    return made
+
+
+def walks(num: int, time: int, looks: int = 40, noise: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Random walks in rooms of 5 x 5 cells, a tenth of them walls: frames, actions, and which were blocked.
+
+    :param looks: different frames in all; fewer than there are poses, so that some neighbours look alike.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.rand(looks, 1, 8, 8, generator=generator)
+    frames, actions, blocked = [], [], []
+    for _ in range(num):
+        wall = torch.rand(5, 5, generator=generator) < 0.1
+        wall[2, 2] = False
+        view = torch.randint(looks, (5, 5, 4), generator=generator)
+        x = y = 2
+        heading = 0
+        row: list[tuple[int, int, bool]] = []
+        bumped = False
+        for _ in range(time):
+            action = (
+                int(torch.randint(2, (1,), generator=generator))
+                if bumped
+                else int(torch.randint(4, (1,), generator=generator))
+            )
+            action, bumped = min(action, 2), False
+            if not row:
+                action = 0
+            elif action < 2:
+                heading = (heading + (1, -1)[1 - action]) % 4
+            else:
+                dx, dy = ((1, 0), (0, 1), (-1, 0), (0, -1))[heading]
+                bumped = not (0 <= x + dx < 5 and 0 <= y + dy < 5) or bool(wall[x + dx, y + dy])
+                x, y = (x, y) if bumped else (x + dx, y + dy)
+            row.append((int(view[x, y, heading]), action, bumped))
+        shown, taken, stopped = zip(*row, strict=True)
+        frames.append(pictures[list(shown)])
+        actions.append(torch.eye(3)[list(taken)])
+        blocked.append(torch.tensor(stopped))
+    seen = torch.stack(frames)
+    return seen + noise * torch.randn(seen.shape, generator=generator), torch.stack(actions), torch.stack(blocked)
+
+
+def test_what_follows_tells_blocked_moves_from_look_alikes() -> None:
+    frames, actions, blocked = walks(12, 200, looks=20)
+    asked = ~unlike(frames).changed & (actions[..., 2] > 0)
+    asked[:, 0] = False
+    alike = asked & ~blocked
+    assert int(alike.sum()) > 20  # moves that were made, after which the frame was the same
+    found = BlockedSearch()(transition(), frames, actions)
+    wrong = (found != blocked) & asked
+    assert int(wrong.sum()) < 0.4 * int(alike.sum())
+    one = BlockedSearch(num_hypotheses=1)(transition(), frames, actions)
+    assert int(((one != blocked) & asked).sum()) > 2 * int(wrong.sum())
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_where_nothing_looks_alike_a_move_that_changed_nothing_was_blocked(noise: float) -> None:
+    frames, actions, blocked = walks(8, 80, looks=2000, noise=noise)
+    assert torch.equal(BlockedSearch()(transition(), frames, actions), blocked)
+    assert int(blocked.sum()) > 50
+
+
+def test_an_episode_is_explained_alike_alone_in_any_batch_and_in_any_unit() -> None:
+    frames, actions, _ = walks(6, 60, looks=6)
+    together = BlockedSearch()(transition(), frames, actions)
+    alone = torch.cat([BlockedSearch()(transition(), frames[i : i + 1], actions[i : i + 1]) for i in range(6)])
+    assert torch.equal(together, alone)
+    assert torch.equal(BlockedSearch()(transition(1e3), 0.1 * frames, actions), together)
+    assert torch.equal(BlockedSearch()(transition().double(), frames.double(), actions.double()), together)
+
+
+def test_what_the_frame_before_says_of_walls_counts() -> None:
+    frames, actions, blocked = walks(4, 60, looks=6)
+    sure = transition()
+    with torch.no_grad():
+        sure.walls.logits.bias.fill_(-8.0)  # no frame shows a wall
+    assert int(BlockedSearch()(sure, frames, actions).sum()) < int(blocked.sum())
+
+
+def test_short_episodes_and_agents_that_only_turn_or_stand_still() -> None:
+    search = BlockedSearch()
+    for time in (1, 2):
+        found = search(transition(), torch.rand(2, time, 1, 8, 8), torch.eye(3)[torch.full((2, time), 2)])
+        assert found.shape == (2, time) and not found[:, 0].any()
+    still = torch.rand(1, 1, 1, 8, 8).expand(1, 9, 1, 8, 8)
+    assert not search(transition(), still, torch.eye(3)[torch.zeros(1, 9, dtype=torch.long)]).any()
+    pushing = search(transition(), still, torch.eye(3)[torch.full((1, 9), 2)])
+    assert pushing[:, 1:].all()
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(ConfigError, match="look_alike"):
+        BlockedSearch(look_alike=1.0)
+    with pytest.raises(ConfigError, match="num_hypotheses"):
+        BlockedSearch(num_hypotheses=0)
