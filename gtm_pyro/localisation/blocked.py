@@ -21,6 +21,10 @@ from gtm_pyro.transitions.remembered import RememberedWalls
 
 # of the usual difference of frames in an episode: those that differ by less are the same
 _SAME = 1e-3
+# of what noise makes of neighbours: there are many more pairs
+_MORE = 1.5
+# scores are whole numbers of so many parts of a nat: equal ones are equal, in whatever order they were added
+_PARTS = 1e6
 # frames are averaged to so many pixels a side at most where all pairs are compared
 _SIDE = 14
 # of a typical move, and of a usual turn: poses that are so near are the same
@@ -55,7 +59,7 @@ def unlike(frames: Tensor) -> Unlike:
     centred = flat - flat.mean(1, keepdim=True)
     square = centred.square().sum(-1)
     apart = (square.unsqueeze(-1) + square.unsqueeze(-2)).baddbmm(centred, centred.mT, alpha=-2) / flat.shape[-1]
-    return Unlike(changed, apart > tolerance.unsqueeze(2).maximum(_SAME * apart.mean((1, 2), keepdim=True)))
+    return Unlike(changed, apart > (_MORE * tolerance.unsqueeze(2)).maximum(_SAME * apart.mean((1, 2), keepdim=True)))
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,11 @@ class BlockedSearch:
             _array(path[..., 2]),
             looks.pairs.cpu().numpy(),
             asked.cpu().numpy(),
-            _array(log_made),
-            _array(log_blocked),
+            _parts(log_made),
+            _parts(log_blocked),
             _array((_NEAR_MOVE * move).square()),
             _array((_NEAR_TURN * torch.where(turn > 0, turn, 1.0).clamp_max(1.0)).cos()),
-            self.contradiction,
+            round(_PARTS * self.contradiction),
             self.num_hypotheses,
         )
         return torch.from_numpy(told).to(actions.device)
@@ -121,6 +125,10 @@ class BlockedSearch:
 
 def _array(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.detach().cpu().double().numpy())
+
+
+def _parts(nats: Tensor) -> Array:
+    return np.rint(_PARTS * _array(nats)).astype(np.int64)
 
 
 @compiled
@@ -133,7 +141,7 @@ def _explain(
     log_blocked: Array,
     near: Array,
     same_heading: Array,
-    cost: float,
+    cost: int,
     size: int,
 ) -> Array:
     """Beam search, episode by episode: (B, T) booleans, blocked. Arrays as of ``BlockedSearch``, ``near`` squared."""
@@ -142,7 +150,7 @@ def _explain(
     for b in range(batch):
         path = np.zeros((2 * size, steps, 2))
         blocked = np.zeros((2 * size, steps), np.bool_)
-        score = np.zeros(2 * size)
+        score = np.zeros(2 * size, np.int64)
         count = 1
         against = np.zeros(steps, np.int64)
         stays = np.zeros(2 * size, np.bool_)

@@ -1,63 +1,24 @@
 """Which moves were blocked, in mazes made here: frames are views of cells, and some views repeat."""
 
-import math
-
 import pytest
 import torch
+from maze_cases import SIDE, Picture, maze_walks, transition
 from torch import Tensor
 
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.localisation.blocked import BlockedSearch, unlike
-from gtm_pyro.transitions import RememberedWalls
-
-TURN = math.pi / 2
 
 
-def transition(unit: float = 1.0) -> RememberedWalls:
-    made = RememberedWalls(3, (1, 8, 8), side=3)
-    with torch.no_grad():
-        made.displacement.copy_(torch.tensor([[0, 0, 0.3 * unit], [0, 0, 0.4 * unit], [-TURN, TURN, 0]]))
-    return made
+def walks(num: int, time: int, looks: int = 40, noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """:param looks: different frames in all; fewer than there are poses, so that some neighbours look alike."""
+    pictures = torch.rand(looks, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
+    def picture(generator: torch.Generator) -> Picture:
+        view = torch.randint(looks, (SIDE + 2, SIDE + 2, 4), generator=generator)
+        return lambda x, y, heading, _: pictures[view[x, y, heading]]
 
-def walks(num: int, time: int, looks: int = 40, noise: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Random walks in rooms of 5 x 5 cells, a tenth of them walls: frames, actions, and which were blocked.
-
-    :param looks: different frames in all; fewer than there are poses, so that some neighbours look alike.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    pictures = torch.rand(looks, 1, 8, 8, generator=generator)
-    frames, actions, blocked = [], [], []
-    for _ in range(num):
-        wall = torch.rand(5, 5, generator=generator) < 0.1
-        wall[2, 2] = False
-        view = torch.randint(looks, (5, 5, 4), generator=generator)
-        x = y = 2
-        heading = 0
-        row: list[tuple[int, int, bool]] = []
-        bumped = False
-        for _ in range(time):
-            action = (
-                int(torch.randint(2, (1,), generator=generator))
-                if bumped
-                else int(torch.randint(4, (1,), generator=generator))
-            )
-            action, bumped = min(action, 2), False
-            if not row:
-                action = 0
-            elif action < 2:
-                heading = (heading + (1, -1)[1 - action]) % 4
-            else:
-                dx, dy = ((1, 0), (0, 1), (-1, 0), (0, -1))[heading]
-                bumped = not (0 <= x + dx < 5 and 0 <= y + dy < 5) or bool(wall[x + dx, y + dy])
-                x, y = (x, y) if bumped else (x + dx, y + dy)
-            row.append((int(view[x, y, heading]), action, bumped))
-        shown, taken, stopped = zip(*row, strict=True)
-        frames.append(pictures[list(shown)])
-        actions.append(torch.eye(3)[list(taken)])
-        blocked.append(torch.tensor(stopped))
-    seen = torch.stack(frames)
-    return seen + noise * torch.randn(seen.shape, generator=generator), torch.stack(actions), torch.stack(blocked)
+    frames, actions, blocked = maze_walks(num, time, picture)
+    return frames + noise * torch.randn(frames.shape, generator=torch.Generator().manual_seed(1)), actions, blocked
 
 
 def test_what_follows_tells_blocked_moves_from_look_alikes() -> None:
