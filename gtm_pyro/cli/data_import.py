@@ -31,7 +31,7 @@ from gtm_pyro.tasks.recordings.video import VIDEOS
 _HDF5 = (".hdf5", ".h5", ".hdf")
 # the options that only some kinds of sources have
 _OPTIONS = {
-    "gymnasium": ("episodes", "steps", "seed", "wrapper", "policy", "poses", "only"),
+    "gymnasium": ("episodes", "steps", "seed", "wrapper", "policy", "poses", "only", "past_the_end"),
     "npz": (),
     "hdf5": ("key",),
     "minari": ("key",),
@@ -144,7 +144,7 @@ def _environment(arguments: Namespace, reshape: Reshaping) -> Recordings:
             named[name] = _named(f"--{name}", getattr(arguments, name))
     if arguments.only:
         named["actions"] = _whole_numbers("--only", arguments.only)
-    return GymnasiumRecordings(arguments.source, reshape, **named)
+    return GymnasiumRecordings(arguments.source, reshape, past_the_end=arguments.past_the_end, **named)
 
 
 def _named(option: str, text: str) -> Named:

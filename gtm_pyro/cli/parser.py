@@ -204,6 +204,8 @@ def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
     add("--poses", metavar="CLASS", help=text)
     text = "gymnasium: the actions that are chosen, and numbered anew (default: all; of MiniGrid 0,1,2)"
     add("--only", metavar="N,...", help=text)
+    text = "gymnasium: play on without a reset where an episode ends, as at a goal (default: a shorter episode)"
+    add("--past_the_end", action="store_true", help=text)
 
     command("list", "", "the experiments, and the classes that can be named in them", LIST)
     return top, commands.choices

@@ -42,6 +42,14 @@ class Ring(gymnasium.Env):
         return np.full((6, 8, 3), 20 * self.place, np.uint8)
 
 
+class Strict(Ring):
+    """Takes no step after its end."""
+
+    def step(self, action: int) -> Any:
+        assert self.moves < 9, "call reset"
+        return super().step(action)
+
+
 class RingPoses:
     names = ("place",)
 
@@ -77,6 +85,26 @@ def test_any_environment_with_a_policy_and_poses_of_ones_own(tmp_path: Path) -> 
     # the same episodes again, each on its own
     assert all((source.episode(7).frames == source.episode(7).frames).tolist())
     assert (source.episode(3).actions != source.episode(4).actions).any()
+
+
+def test_an_environment_is_played_past_its_end() -> None:
+    onwards = Named("Onwards", partial(Onwards, action=2))
+    source = GymnasiumRecordings("Ring-v0", SAME, num_steps=30, policy=onwards, past_the_end=True)
+    walk = source.episode(0)
+    assert len(walk.frames) == 30 and source.recipe["past_the_end"]
+    places = walk.frames[:, 0, 0, 0].astype(int) // 20
+    assert (np.diff(places) % 12 == 2).all(), "no reset at the tenth frame, where an episode ends"
+    # nothing else changes, nor does the recipe of those who do not ask for it
+    shorter = GymnasiumRecordings("Ring-v0", SAME, num_steps=30, policy=onwards)
+    assert (shorter.episode(0).frames == walk.frames[:10]).all() and "past_the_end" not in shorter.recipe
+
+
+def test_an_environment_that_refuses_to_go_on_is_named() -> None:
+    gymnasium.register("Strict-v0", entry_point=Strict, order_enforce=False)
+    onwards = Named("Onwards", Onwards)
+    assert len(GymnasiumRecordings("Strict-v0", SAME, policy=onwards).episode(0).frames) == 10
+    with pytest.raises(ConfigError, match="Strict-v0, episode 0: AssertionError.*reset"):
+        GymnasiumRecordings("Strict-v0", SAME, policy=onwards, past_the_end=True).episode(0)
 
 
 def test_some_of_the_actions_are_numbered_anew() -> None:
@@ -150,6 +178,21 @@ def test_minigrid_as_the_agent_sees_it(tmp_path: Path) -> None:
     assert GymnasiumRecordings(ROOMS, Reshaping((56, 56)), num_steps=3).episode(0).frames.shape == (3, 56, 56, 3)
 
 
+def test_minigrid_is_played_past_the_goal() -> None:
+    pytest.importorskip("minigrid")
+    policy = Named("TurnsWhenBlocked", partial(TurnsWhenBlocked, most=3))
+    named: dict[str, Any] = {"num_episodes": 8, "num_steps": 90, "policy": policy, "actions": (0, 1, 2)}
+    ends = GymnasiumRecordings("MiniGrid-Empty-5x5-v0", SAME, **named)
+    goes_on = GymnasiumRecordings("MiniGrid-Empty-5x5-v0", SAME, past_the_end=True, **named)
+    lengths = [len(ends.episode(number).frames) for number in range(8)]
+    assert min(lengths) < 90, "some walks come to the goal"
+    for number in range(8):
+        walk = goes_on.episode(number)
+        assert len(walk.frames) == 90 and (walk.frames[: lengths[number]] == ends.episode(number).frames).all()
+    poses = goes_on.episode(int(np.argmin(lengths))).poses
+    assert poses is not None and (np.abs(np.diff(poses[min(lengths) :, :2], axis=0)).sum(1) <= 1).all()
+
+
 def test_ten_episodes_of_minigrid_on_disk(tmp_path: Path) -> None:
     """At most 15 MB for 150 steps of 56x56 RGB each, whatever they show; MiniGrid's pictures are plain."""
     pytest.importorskip("minigrid")
@@ -169,6 +212,10 @@ def test_miniworld_without_a_window() -> None:
     assert (turned[actions == 0] > 0).all() and (turned[actions == 1] < 0).all()
     ahead = (moved * np.stack([np.cos(heading), np.sin(heading)], 1)).sum(1)
     assert np.allclose(ahead[actions == 2], np.linalg.norm(moved[actions == 2], axis=1)) and ahead.max() > 0.1
+    # OneRoom ends after 180 steps and FourRooms after 250 where nobody says otherwise
+    for name, steps in (("MiniWorld-OneRoom-v0", 200), ("MiniWorld-FourRooms-v0", 260)):
+        longer = GymnasiumRecordings(name, Reshaping((3, 4)), num_steps=steps, past_the_end=True)
+        assert longer._env.unwrapped.max_episode_steps == steps and len(longer.episode(0).frames) == steps
 
 
 def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ class Named(NamedTuple):
 class _Family(NamedTuple):
     """What is sensible for the ids of one package.
 
-    :param keywords: of the environment, from the number of steps.
+    :param limit: the environment's keyword and attribute for its longest episode, in steps.
     :param module: that registers the ids; by default the package itself.
     """
 
@@ -38,7 +38,7 @@ class _Family(NamedTuple):
     poses: type
     wrappers: Callable[[Sequence[int] | None], list[Named]]
     actions: tuple[int, ...]
-    keywords: Callable[[int], dict[str, Any]]
+    limit: str | None = None
     module: str | None = None
 
 
@@ -51,10 +51,10 @@ def _minigrid_wrappers(size: Sequence[int] | None) -> list[Named]:
     return [partial_view, Named("ImgObsWrapper", ImgObsWrapper)]
 
 
-_MINIGRID = _Family("minigrid", MiniGridPoses, _minigrid_wrappers, _MINIGRID_MOVES, lambda steps: {"max_steps": steps})
-_MINIWORLD = _Family("miniworld", MiniWorldPoses, lambda size: [], (), lambda steps: {"max_episode_steps": steps})
+_MINIGRID = _Family("minigrid", MiniGridPoses, _minigrid_wrappers, _MINIGRID_MOVES, "max_steps")
+_MINIWORLD = _Family("miniworld", MiniWorldPoses, lambda size: [], (), "max_episode_steps")
 _MEMORY_MAZE = _Family(
-    "memory_maze", MemoryMazePoses, lambda size: [], (), lambda steps: {}, "gtm_pyro.tasks.recordings.memory_maze"
+    "memory_maze", MemoryMazePoses, lambda size: [], (), module="gtm_pyro.tasks.recordings.memory_maze"
 )
 _FAMILIES = {"MiniGrid-": _MINIGRID, "BabyAI-": _MINIGRID, "MiniWorld-": _MINIWORLD, "MemoryMaze-": _MEMORY_MAZE}
 
@@ -72,6 +72,8 @@ class GymnasiumRecordings:
     :param poses: made without arguments; None takes those of MiniGrid and MiniWorld.
     :param actions: the only ones of a ``Discrete`` space that the default policy chooses; numbered from 0 in this
         order. By default all, of MiniGrid left, right and forward.
+    :param past_the_end: plays on without a reset where an episode ends, as at a goal: for the walk, not for the reward.
+        MiniGrid and MiniWorld allow it; an environment that does not raises an error, or stands still.
     :raises MissingDependencyError: Gymnasium, or the package of the environment, is not installed.
     :raises ConfigError: there is no such environment, or it has no frames, or actions of another kind.
     """
@@ -88,6 +90,7 @@ class GymnasiumRecordings:
         policy: Named | None = None,
         poses: Named | None = None,
         actions: Sequence[int] | None = None,
+        past_the_end: bool = False,
     ) -> None:
         need("gymnasium", "gymnasium", "playing in an environment")
         family = next((f for prefix, f in _FAMILIES.items() if environment.startswith(prefix)), None)
@@ -96,7 +99,8 @@ class GymnasiumRecordings:
             _import_headless(family.package, family.module)
         self._id, self._reshape, self._seed = environment, reshape, seed
         self._num_episodes, self._num_steps = num_episodes, num_steps
-        self._env = self._make(family.keywords(num_steps) if family else {})
+        self._past_the_end = past_the_end
+        self._env = self._make(family.limit if family else None)
         if wrappers is None:
             wrappers = family.wrappers(reshape.size) if family else []
         for wrapper in wrappers:
@@ -121,6 +125,7 @@ class GymnasiumRecordings:
             "policy": self._policy.name,
             "actions": self._numbers,
             "poses": poses.name if poses else None,
+            **({"past_the_end": True} if past_the_end else {}),
             **reshape.recipe,
         }
 
@@ -148,7 +153,7 @@ class GymnasiumRecordings:
         while len(frames) < self._num_steps and not ended:
             action = policy(observation)
             observation, _, terminated, truncated, _ = self._env.step(action)
-            ended = terminated or truncated
+            ended = (terminated or truncated) and not self._past_the_end
             frames.append(self._frame(observation))
             actions.append(self._numbered(action, f"{self.name(number)}, step {len(actions)}"))
             poses.append(self._pose())
@@ -161,16 +166,21 @@ class GymnasiumRecordings:
         layout = getattr(self._poses, "layout", None)
         return Recorded(pixels, taken, known, layout and layout(self._env.unwrapped))
 
-    def _make(self, keywords: Mapping[str, Any]) -> Any:
+    def _make(self, limit: str | None) -> Any:
         import gymnasium
 
+        keywords: dict[str, Any] = {}
         try:
-            taken = _parameters(gymnasium.spec(self._id).entry_point)
-            # as long as asked for, where the environment can be
-            fitting: dict[str, Any] = {name: value for name, value in keywords.items() if name in taken}
-            return gymnasium.make(self._id, render_mode="rgb_array", disable_env_checker=True, **fitting)
+            # as long as asked for; gymnasium.make keeps a word of its own to itself
+            taken = _parameters(gymnasium.spec(self._id).entry_point) - set(_parameters(gymnasium.make))
+            if limit in taken:
+                keywords[limit] = self._num_steps
+            env = gymnasium.make(self._id, render_mode="rgb_array", disable_env_checker=True, **keywords)
         except Exception as error:  # whatever an environment raises as it starts
             raise ConfigError(f"{self._id}: could not be made ({first_line(error)})") from error
+        if limit is not None and hasattr(env.unwrapped, limit):
+            setattr(env.unwrapped, limit, self._num_steps)
+        return env
 
     def _frame(self, observation: Any) -> np.ndarray:
         observed = np.asarray(observation) if not isinstance(observation, dict | tuple | str) else None
