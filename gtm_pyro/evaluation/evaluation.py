@@ -134,7 +134,7 @@ def evaluate(
     episodes, heading = episodes.to("cpu"), has_heading(model)
     places = compared(episodes, ran.entries, cell_size, view_tolerance)
     frames = frame_measures(episodes, ran.frames, ran.sampled, ran.reconstructed, places)
-    found = localised(ran.path, ran.states, places.poses, episodes, heading)
+    found = localised(ran.path, ran.states, places.poses, episodes, heading, cell_size)
     by_horizon = frames.by_horizon | found.by_horizon
     metrics = frames.metrics | places.sizes | found.metrics | _familiar(ran, episodes)
     elbo = torch.cat([bound.total[0] for bound in bounds]).mean().item() / episodes.num_predicted

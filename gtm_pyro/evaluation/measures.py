@@ -122,6 +122,34 @@ MEASURES = (
         "best similarity fit, as a share of the path's length", better="lower", needs=(*_PLACED, _HEADINGS),
     ),
     Measure(
+        "cell_accuracy", "right cell",
+        "share of predicted steps within half a cell of the truth, after a rigid fit to each episode's memorised steps",
+        better="higher", needs=(*_PLACED, _HEADINGS), form=".4f", column="right cell",
+    ),
+    Measure(
+        "cell_accuracy_memorised", "... while frames are seen", "of memorised steps, after the same fit",
+        better="higher", needs=(*_PLACED, _HEADINGS), form=".4f",
+    ),
+    Measure(
+        "heading_accuracy", "right heading",
+        "share of predicted steps within half of the usual turn of the truth, after the same fit",
+        better="higher", needs=(*_PLACED, _HEADINGS), form=".4f",
+    ),
+    Measure(
+        "heading_accuracy_memorised", "... while frames are seen", "of memorised steps, after the same fit",
+        better="higher", needs=(*_PLACED, _HEADINGS), form=".4f",
+    ),
+    Measure(
+        "position_error_predicted", "position error of the prediction",
+        "distance at the last step, after the same fit, over the length of the true path since the first predicted "
+        "step: the mean of all episodes over their mean length",
+        better="lower", needs=(*_PLACED, _HEADINGS), column="position error",
+    ),
+    Measure(
+        "position_error_predicted_median", "... median", "of each episode's own share",
+        better="lower", needs=(*_PLACED, _HEADINGS),
+    ),
+    Measure(
         "localisation_rmse", "position error", "all steps, after the best affine fit of states to true positions",
         unit="pose units", better="lower", needs=_PLACED, column="localisation",
     ),

@@ -9,8 +9,9 @@ from torch import Tensor
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.evaluation.alignment import Alignment, best_affine, best_similarity, root_mean_square
 from gtm_pyro.evaluation.measures import LAST_STEPS
+from gtm_pyro.evaluation.rigid import rigid_measures
 from gtm_pyro.evaluation.views import compare, pose_measures
-from gtm_pyro.poses.places import nearness
+from gtm_pyro.poses.places import leaves, nearness
 from gtm_pyro.poses.planar import relative_poses
 
 
@@ -60,13 +61,19 @@ class Localised(NamedTuple):
 
 
 def localised(
-    path: Tensor | None, states: Tensor | None, poses: Tensor | None, episodes: Episodes, heading: bool
+    path: Tensor | None,
+    states: Tensor | None,
+    poses: Tensor | None,
+    episodes: Episodes,
+    heading: bool,
+    cell_size: float | None = None,
 ) -> Localised:
     """
     :param path: states of the memorised steps, ``(batch, tau, state_dim)``.
     :param states: of all steps, ``(batch, T, state_dim)``; None where none are imagined.
     :param poses: as of :class:`Compared`.
     :param heading: whether the last number of a state is a heading.
+    :param cell_size: in pose units; None: as is usual in the poses.
     """
     if poses is None or path is None:
         return Localised({}, {})
@@ -82,6 +89,9 @@ def localised(
         return Localised(metrics, {})
     if episodes.has_heading and heading:
         metrics |= pose_measures(states, poses)
+        assert episodes.poses is not None  # what poses are relative to
+        if leaves(episodes.poses[..., :2]):
+            metrics |= rigid_measures(states, episodes.poses, tau, cell_size)
     states = states[..., :-1] if heading else states
     affine = best_affine(states, places)
     error = affine(states) - places

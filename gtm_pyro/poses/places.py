@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.errors import ConfigError
+from gtm_pyro.poses.planar import TURN, wrapped
 
 VIEW_TOLERANCE = (0.25, 0.0767)
 """How near a pose counts as the same view where agents turn, in cells and in radians: half of a 41st of a turn."""
@@ -82,6 +83,19 @@ def usual_move(positions: Tensor) -> float:
         return float(positions.abs().max()) or 1.0
     long = moved.kthvalue(math.ceil(0.9 * len(moved))).values
     return float(moved[moved > 0.1 * long].median())
+
+
+def usual_turn(headings: Tensor) -> float:
+    """The median turn of steps that turn, in radians, the short way round; where none does, a whole turn.
+
+    :param headings: ``(batch, T)``.
+    """
+    turn = wrapped(headings.double().diff(dim=1)).abs().flatten()
+    turn = turn[turn > _ROUNDING * TURN]
+    if not len(turn):
+        return TURN
+    most = turn.kthvalue(math.ceil(0.9 * len(turn))).values
+    return float(turn[turn > 0.1 * most].median())
 
 
 def usual_cell(positions: Tensor) -> float:

@@ -122,11 +122,11 @@ def test_a_model_that_knows_its_world_is_perfect_and_copies_are_compared_by_true
     result = evaluate(*model_of(agent()), episodes, view_tolerance=tolerance, iwae_particles=2)
     metrics, poses = result.metrics, episodes.poses
     assert poses is not None and metrics.keys() == {measure.name for measure in MEASURES} - {
-        "cell_size", "retrieval_accuracy_last_32"  # no late view was memorised
+        "retrieval_accuracy_last_32"  # no late view was memorised
     }  # fmt: skip
     assert metrics["heading_correlation"] > 1 - 1e-6 and metrics["heading_rmse"] < 1e-3
     assert metrics["position_error_last"] < 1e-3 and metrics["localisation_rmse"] < 1e-3
-    assert metrics["retrieval_accuracy"] == 1
+    assert metrics["cell_accuracy"] == metrics["heading_accuracy"] == metrics["retrieval_accuracy"] == 1
     assert metrics["mse_visited"] < 1e-6 < 0.01 < metrics["mse_unvisited"]
     kinds: dict[str, list[float]] = {
         "copy_mse": [], "copy_mse_unvisited": [], "mean_frame_mse_unvisited": [], "visited_share": []
@@ -164,6 +164,7 @@ def test_a_wrong_agent_is_told_from_a_right_one() -> None:
         transition.displacement[2, 1] *= 0.9
     metrics = evaluate(*model_of(transition), walk(), iwae_particles=0).metrics
     assert metrics["heading_rmse"] > 0.3 and metrics["position_error_last"] > 0.02
+    assert metrics["cell_accuracy"] < 0.9 and metrics["heading_accuracy"] < 0.9
     assert metrics["retrieval_accuracy"] < 0.8 and metrics["mse_visited"] > 1e-3
 
 

@@ -1,0 +1,88 @@
+"""Agents with a heading, on a map that each episode begins anew: how well they are placed after a rigid fit."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gtm_pyro.poses.places import usual_cell, usual_move, usual_turn
+from gtm_pyro.poses.planar import turned, wrapped
+
+
+class Placed(NamedTuple):
+    """Inferred poses in the true world.
+
+    :ivar positions: ``(batch, T, 2)``, in pose units.
+    :ivar headings: ``(batch, T)``, in radians.
+    """
+
+    positions: Tensor
+    headings: Tensor
+
+
+def placed(states: Tensor, poses: Tensor, num_observed: int) -> Placed:
+    """Inferred poses after one rotation and one shift an episode, fitted to its memorised steps.
+
+    What all episodes share is no part of the map: whether it is mirrored, its unit, for which moves of the usual length
+    (:func:`~gtm_pyro.poses.places.usual_move`) are as long as true ones, and the direction in which headings are 0. The
+    rotation has the least squared error of positions and of points a cell ahead of them; headings follow it.
+
+    :param states: ``(batch, T, 3)``, positions and headings; ``poses`` likewise, where some agent moves.
+    :param num_observed: tau.
+    """
+    states, poses = states.detach().double(), poses.double()
+    unit = usual_move(poses[..., :2]) / usual_move(states[..., :2])
+    fits = [_fitted(states * _UPRIGHT.to(states), poses, num_observed, unit)]
+    fits += [_fitted(states * _MIRRORED.to(states), poses, num_observed, unit)]
+    return min(fits, key=lambda fit: fit[1])[0]
+
+
+_UPRIGHT, _MIRRORED = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([1.0, -1.0, -1.0])
+
+
+def _fitted(states: Tensor, poses: Tensor, tau: int, unit: float) -> tuple[Placed, float]:
+    """Positions and headings for a map that is not mirrored any more, and their squared error while memorising."""
+    ahead = usual_cell(poses[..., :2])
+    here, there = unit * states[..., :2], poses[..., :2]
+    mean, true_mean = (x[:, :tau].mean(1, keepdim=True) for x in (here, there))
+    seen, true = (here - mean)[:, :tau], (there - true_mean)[:, :tau]
+    # as complex numbers, sum of true times the conjugate of what is seen: its angle is the best rotation
+    by_place = torch.complex(
+        (seen * true).sum((1, 2)), (seen[..., 0] * true[..., 1] - seen[..., 1] * true[..., 0]).sum(1)
+    )
+    turn = (poses[..., 2] - states[..., 2])[:, :tau]
+    by_view = torch.polar(torch.ones_like(turn), turn).sum(1)
+    # the camera's own direction, the same in all episodes
+    camera = (by_place * by_view.conj() / by_view.abs().clamp_min(1e-12)).sum().angle()
+    rotation = (by_place + ahead**2 * by_view * torch.polar(torch.ones_like(camera), camera)).angle().unsqueeze(-1)
+    fit = Placed(turned(here - mean, rotation) + true_mean, states[..., 2] + rotation - camera)
+    off = (fit.positions - there)[:, :tau].square().sum() / ahead**2
+    aside = 2 - 2 * (fit.headings - poses[..., 2])[:, :tau].cos()
+    return fit, float(off + aside.sum())
+
+
+def rigid_measures(states: Tensor, poses: Tensor, num_observed: int, cell_size: float | None) -> dict[str, float]:
+    """Shares of steps at the right cell and of those with the right heading, and how far off the path ends.
+
+    :param states: as of :func:`placed`.
+    :param cell_size: in pose units; None: :func:`~gtm_pyro.poses.places.usual_cell`.
+    """
+    tau, fit = num_observed, placed(states, poses, num_observed)
+    size = usual_cell(poses[..., :2]) if cell_size is None else cell_size
+    far = (fit.positions - poses[..., :2].double()).norm(dim=-1)
+    at_cell = (far < 0.5 * size).double()
+    aside = wrapped(fit.headings - poses[..., 2]).abs()
+    ahead = (aside < 0.5 * usual_turn(poses[..., 2])).double()
+    # of episodes that stay where they are nobody can tell a share of the path
+    length = poses[:, tau - 1 :, :2].double().diff(dim=1).norm(dim=-1).sum(-1)
+    share = (far[:, -1] / length)[length > 0]
+    return {
+        "cell_size": size,
+        "cell_accuracy": float(at_cell[:, tau:].mean()),
+        "cell_accuracy_memorised": float(at_cell[:, :tau].mean()),
+        "heading_accuracy": float(ahead[:, tau:].mean()),
+        "heading_accuracy_memorised": float(ahead[:, :tau].mean()),
+        "position_error_predicted": float(far[:, -1].sum() / length.sum()) if length.any() else math.nan,
+        "position_error_predicted_median": float(share.median()) if len(share) else math.nan,
+    }
