@@ -3,6 +3,7 @@
 from gtm_pyro.priors.mixture import BackgroundPrior, MixturePrior
 from gtm_pyro.priors.mixtures import NormalMixture
 from gtm_pyro.priors.perspective import PerspectivePrior
+from gtm_pyro.priors.planar import PlanarPrior
 from gtm_pyro.priors.query import QueryPrior
 from gtm_pyro.priors.shown import Prior, regret, shown
 
@@ -11,6 +12,7 @@ __all__ = [
     "MixturePrior",
     "NormalMixture",
     "PerspectivePrior",
+    "PlanarPrior",
     "Prior",
     "QueryPrior",
     "regret",
