@@ -33,6 +33,8 @@ class PerspectivePrior(WarpedPrior):
     :param channels: features of a cell.
     :param num_warped: entries that are looked at so in training mode, nearest first, to save time; in evaluation all.
     :param field_of_view: horizontal and as it is at first, in degrees; its tangent ``tan_half_width`` is learnt.
+    :param mirrored: headings grow to the right, and the second axis points there: on maps of ``MemorySearch`` where the
+        first action that turns turns right.
     :raises ConfigError: a number out of its range, or an unknown aggregation.
     """
 
@@ -46,8 +48,9 @@ class PerspectivePrior(WarpedPrior):
         channels: int = 16,
         num_warped: int = 6,
         field_of_view: float = 90.0,
+        mirrored: bool = False,
     ) -> None:
-        super().__init__(latent_dim, hidden, aggregation, sharpness, grid_size, channels, num_warped)
+        super().__init__(latent_dim, hidden, aggregation, sharpness, grid_size, channels, num_warped, mirrored)
         if not 0 < field_of_view < 180:
             raise ConfigError(f"field_of_view: expected between 0 and 180 degrees, got {field_of_view!r}")
         first, depth = nn.Linear(latent_dim, 128), nn.Linear(128, grid_size**2)

@@ -20,7 +20,7 @@ class PlanarPrior(WarpedPrior):
     :param eye: where the agent is in its view, to the right and down, from -1 to 1; (0, 0.857) is the middle of the
         last row of seven.
 
-    The others as of ``PerspectivePrior``.
+    The others as of ``PerspectivePrior``, ``mirrored`` too.
 
     :raises ConfigError: a number that is not positive, or an unknown aggregation.
     """
@@ -38,8 +38,9 @@ class PlanarPrior(WarpedPrior):
         num_warped: int = 6,
         half_width: float = 3.5,
         eye: tuple[float, float] = (0.0, 6 / 7),
+        mirrored: bool = False,
     ) -> None:
-        super().__init__(latent_dim, hidden, aggregation, sharpness, grid_size, channels, num_warped)
+        super().__init__(latent_dim, hidden, aggregation, sharpness, grid_size, channels, num_warped, mirrored)
         check_positive(half_width=half_width)
         self.log_half_width = nn.Parameter(torch.tensor(float(half_width)).log())
         self.register_buffer("eye", torch.tensor([float(number) for number in eye]), persistent=False)

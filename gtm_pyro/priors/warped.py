@@ -30,6 +30,8 @@ class WarpedPrior(QueryPrior):
     :param grid_size: cells a side.
     :param channels: features of a cell.
     :param num_warped: entries that are looked at so in training mode, nearest first, to save time; in evaluation all.
+    :param mirrored: headings grow to the right, and the second axis points there: on maps of ``MemorySearch``
+        where the first action that turns turns right.
     :raises ConfigError: a number out of its range, or an unknown aggregation.
     """
 
@@ -44,10 +46,11 @@ class WarpedPrior(QueryPrior):
         grid_size: int,
         channels: int,
         num_warped: int,
+        mirrored: bool,
     ) -> None:
         super().__init__(latent_dim, 3, hidden, aggregation, sharpness)
         check_positive(grid_size=grid_size, channels=channels, num_warped=num_warped)
-        self.grid_size, self.channels, self.num_warped = grid_size, channels, num_warped
+        self.grid_size, self.channels, self.num_warped, self.mirrored = grid_size, channels, num_warped, mirrored
         cells = grid_size**2
         self.canvas = nn.Linear(latent_dim, channels * cells)
         self.confidence = nn.Sequential(
@@ -81,7 +84,7 @@ class WarpedPrior(QueryPrior):
         size, first = self.grid_size, slice(0, self.num_warped if self.training else None)
         z, pose, turn = (x[..., first, :] for x in (read.values["loc"], guess.pose, guess.turn))
         ahead, left, turn = (x.unsqueeze(-1) for x in (pose[..., :1], pose[..., 1:2], turn))
-        place, unseen = self._places(guess.loc, ahead, left, turn)
+        place, unseen = self._places(guess.loc, ahead, *((-left, -turn) if self.mirrored else (left, turn)))
         confidence = self.confidence[-1](network(self.confidence[:-1], torch.cat([z, pose], -1)))
         logits = confidence.unflatten(-1, (size, size)) - unseen
         logits = logits - _DISTANCE_WEIGHT * guess.distance[..., first, :].unsqueeze(-1)

@@ -61,9 +61,10 @@ class Seen(nn.Module):
 APART = math.tanh(math.sqrt(2.0 + 2.0))
 
 
-def test_a_map_is_seen_from_elsewhere() -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_map_is_seen_from_elsewhere(mirrored: bool) -> None:
     """Latents are views of one map, a number a cell; the query is diagonal to the one entry, and turned left."""
-    prior = PlanarPrior(SIZE**2, 8, channels=1, num_warped=1).double()
+    prior = PlanarPrior(SIZE**2, 8, channels=1, num_warped=1, mirrored=mirrored).double()
     with torch.no_grad():
         prior.canvas.weight.copy_(torch.eye(SIZE**2))
         prior.canvas.bias.zero_()
@@ -84,7 +85,8 @@ def test_a_map_is_seen_from_elsewhere() -> None:
         return torch.tensor(cells, dtype=torch.float64)
 
     entry = torch.tensor([[[0.0, 0.0, 0.0]]], dtype=torch.float64)
-    query = torch.tensor([[[1.0, 1.0, 0.5 * math.pi]]], dtype=torch.float64)
+    sign = -1.0 if mirrored else 1.0
+    query = torch.tensor([[[1.0, sign, sign * 0.5 * math.pi]]], dtype=torch.float64)
     z = view(15, 15, 0).flatten()
     keys = HeadingKeys().double()
     memory = SpatialMemory(1).write(keys(entry), {"loc": z[None, None], "scale": z[None, None], "state": entry})
