@@ -14,6 +14,7 @@ import pytest
 from gtm_pyro.errors import ConfigError, MissingDependencyError
 from gtm_pyro.tasks import SavedEpisodes
 from gtm_pyro.tasks.recordings import GymnasiumRecordings, Import, Named, Reshaping
+from gtm_pyro.tasks.recordings.memory_maze import _update_activation
 from gtm_pyro.tasks.recordings.memory_maze_agents import WalksToPlaces, shortest_path
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -31,6 +32,7 @@ class Maze:
         self.free[2:7:2, 1:8] = 0  # corridors from left to right
         self.free[2:7:2, generator.integers(1, 8)] = 1
         self.place, self.heading, self.closed = np.array([0.5, 0.5]), generator.uniform(0, 6), False
+        self.task = SimpleNamespace(_targets=[SimpleNamespace()])
 
     def reset(self) -> SimpleNamespace:
         return self._now()
@@ -85,6 +87,21 @@ def test_walks_to_places_of_a_maze_become_shards(tmp_path: Path) -> None:
         turned = (np.diff(poses[number, :, 2]) + np.pi) % (2 * np.pi) - np.pi
         assert np.allclose(turned[walk.actions[1:] == 2], TURN, atol=1e-5), "actions[t] led to poses[t]"
     assert (layouts[0] != layouts[1]).any(), "each in a maze of its own"
+
+
+def test_a_target_is_reached_where_the_agent_touches_it() -> None:
+    material = SimpleNamespace(rgba=[1, 1, 1, 1])
+    contact = SimpleNamespace(geom=np.zeros((0, 2), np.int32))
+    physics = SimpleNamespace(data=SimpleNamespace(contact=contact), bind=lambda bound: bound)
+    target = SimpleNamespace(_activated=False, _geom_id=3, _material=material)
+    for geoms, reached in (
+        (contact.geom, False),
+        (np.array([[1, 2], [4, 5]]), False),
+        (np.array([[1, 2], [7, 3]]), True),
+    ):
+        contact.geom = geoms
+        _update_activation(target, physics)
+        assert target._activated is reached and material.rgba[-1] == (not reached)
 
 
 def walked(policy: Any, maze: Maze, steps: int) -> np.ndarray:
