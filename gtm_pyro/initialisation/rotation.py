@@ -167,7 +167,7 @@ class MemorySearch:
         friction = None
 
         def together(now: Seen, rates: Sequence[float]) -> _Proposed:
-            joint = joint_search(transition, now.first(few), keys, partial(_as_values, friction=friction), rates)
+            joint = joint_search(transition, now.first(few), keys, partial(as_values, friction=friction), rates)
             start = {name: value[0] for name, value in joint.items()}
             near = partial(propose, rows=(0, 1, 2), widest=float(start["displacement"].abs().max()))
             better = search(transition, near, start, now.first(few), keys, rounds=8, gain=_GAIN, relative=True)
@@ -211,7 +211,7 @@ def _explains_more(one: Found, other: Found, evidence: Seen) -> bool:
     return clearly_better(evidence.relative(other.scores) - evidence.relative(one.scores))
 
 
-def _as_values(displacements: Tensor, friction: Tensor | None) -> Values:
+def as_values(displacements: Tensor, friction: Tensor | None) -> Values:
     """Parameters with which steps are ``(N, 3, action_dim)``; with momentum, those of an agent at full speed."""
     if friction is None:
         return {"displacement": displacements}
