@@ -66,13 +66,23 @@ def room_walks(batch: int, time: int, seed: int = 0, half: float = 2.0, most: in
         there = place + 0.15 * ahead * (chosen[:, t] == AHEAD).unsqueeze(-1)
         place = torch.where((there.abs() < half * 0.95).all(-1, keepdim=True), there, place)
         places.append(place)
-    at = torch.stack(places, 1).unsqueeze(2)  # (batch, time, 1, 2)
-    angle = heading.unsqueeze(-1) + torch.linspace(-math.pi / 4, math.pi / 4, 12)
+    return painted(torch.stack(places, 1), heading, half, generator, rays=12), torch.eye(3)[chosen]
+
+
+def painted(places: Tensor, heading: Tensor, half: float, generator: torch.Generator, rays: int) -> Tensor:
+    """Frames of square rooms with painted walls, ``(batch, time, 3, 1, rays)``, rays from the right to the left.
+
+    :param places: ``(batch, time, 2)``.
+    :param heading: ``(batch, time)``.
+    :param half: half a room's side.
+    """
+    at = places.unsqueeze(2)
+    angle = heading.unsqueeze(-1) + torch.linspace(-math.pi / 4, math.pi / 4, rays)
     ray = torch.stack([angle.cos(), angle.sin()], -1)
     distance = ((half * ray.sign() - at) / torch.where(ray.abs() < 1e-6, 1e-6, ray)).amin(-1, keepdim=True)
     hit = at + distance * ray
-    waves = torch.randn(batch, 1, 1, 2, 9, generator=generator) / half * 1.5
-    phase = 2 * math.pi * torch.rand(batch, 1, 1, 9, generator=generator)
+    waves = torch.randn(len(at), 1, 1, 2, 9, generator=generator) / half * 1.5
+    phase = 2 * math.pi * torch.rand(len(at), 1, 1, 9, generator=generator)
     paint = ((hit.unsqueeze(-2) @ waves).squeeze(-2) + phase).cos().unflatten(-1, (3, 3)).mean(-1)
     near = 1 / (1 + 0.3 * distance)
-    return (0.5 + 0.5 * paint * near).movedim(-1, 2).unsqueeze(-2), torch.eye(3)[chosen]
+    return (0.5 + 0.5 * paint * near).movedim(-1, 2).unsqueeze(-2)
