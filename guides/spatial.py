@@ -27,15 +27,17 @@ class SpatialGuide(PyroModule):
 
     :cvar starts: how an unknown first state is found.
     :cvar walls: how the moves are found that were blocked, for a transition that reads its walls from the memory.
+    :cvar training_walls: the same in training mode, where the transition learns from what is found.
     """
 
     starts = StartSearch()
     walls = BlockedSearch()
+    training_walls = BlockedSearch(trust=0.0)
 
     def __init__(self, model: GuidedModel) -> None:
         super().__init__()
         self._model = (model,)  # a tuple keeps the model's parameters out of the guide's
-        self._followed: tuple[Episodes, list[int], Tensor] | None = None
+        self._followed: tuple[Episodes, tuple[BlockedSearch, list[int]], Tensor] | None = None
 
     @property
     def model(self) -> GuidedModel:
@@ -53,9 +55,10 @@ class SpatialGuide(PyroModule):
         if not isinstance(transition, RememberedWalls):
             return episodes.actions
         # a step of training asks for the same path more than once
-        version = [parameter._version for parameter in transition.parameters()]
+        search = self.training_walls if self.training else self.walls
+        version = search, [parameter._version for parameter in transition.parameters()]
         if self._followed is None or self._followed[0] is not episodes or self._followed[1] != version:
-            blocked = self.walls(transition, episodes.frames, episodes.actions)
+            blocked = search(transition, episodes.frames, episodes.actions)
             told = torch.cat([episodes.actions, blocked.unsqueeze(-1).to(episodes.actions)], -1)
             self._followed = episodes, version, told
         return self._followed[2]

@@ -73,16 +73,21 @@ class BlockedSearch:
     :param num_hypotheses: explanations that are kept at each step.
     :param look_alike: probability that a move that is made leaves the frame as it was.
     :param contradiction: in nats.
+    :param trust: log odds up to which a frame's own opinion of walls counts; with 0 it does not. Who teaches the
+        network by what is found leaves it out, or it proves itself right.
     :raises ConfigError: a number out of its range.
     """
 
     num_hypotheses: int = 32
     look_alike: float = 0.1
     contradiction: float = 8.0
+    trust: float = 4.0
 
     def __post_init__(self) -> None:
         check_whole(1, num_hypotheses=self.num_hypotheses)
         check_positive(contradiction=self.contradiction)
+        if not self.trust >= 0:
+            raise ConfigError(f"trust: expected a number of at least 0, got {self.trust}")
         if not 0 < self.look_alike < 1:
             raise ConfigError(f"look_alike: expected a probability between 0 and 1, got {self.look_alike}")
 
@@ -104,6 +109,7 @@ class BlockedSearch:
         logit = torch.zeros_like(length)
         if actions.shape[1] > 1:
             logit[:, 1:] = transition.own_wall_logit(transition.walls(frames[:, :-1]), actions[:, 1:])
+        logit = logit.clamp(-self.trust, self.trust)
         log_blocked = logsigmoid(logit)
         log_made = logsigmoid(-logit) + math.log(self.look_alike)
         turning = turns > 0.1 * turns.amax(-1, keepdim=True) if turns.shape[1] else turns > 0

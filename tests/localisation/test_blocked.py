@@ -55,7 +55,11 @@ def test_what_the_frame_before_says_of_walls_counts() -> None:
     sure = transition()
     with torch.no_grad():
         sure.walls.logits.bias.fill_(-8.0)  # no frame shows a wall
-    assert int(BlockedSearch()(sure, frames, actions).sum()) < int(blocked.sum())
+    found = BlockedSearch()(sure, frames, actions)
+    assert int(found.sum()) < int(blocked.sum())
+    assert torch.equal(BlockedSearch(trust=0.0)(sure, frames, actions), BlockedSearch()(transition(), frames, actions))
+    rare = BlockedSearch(look_alike=1e-4)(sure, frames, actions)
+    assert int(rare.sum()) > int(found.sum())
 
 
 def test_short_episodes_and_agents_that_only_turn_or_stand_still() -> None:
