@@ -26,7 +26,8 @@ def placed(states: Tensor, poses: Tensor, num_observed: int) -> Placed:
 
     What all episodes share is no part of the map: whether it is mirrored, its unit, for which moves of the usual length
     (:func:`~gtm_pyro.poses.places.usual_move`) are as long as true ones, and the direction in which headings are 0. The
-    rotation has the least squared error of positions and of points a cell ahead of them; headings follow it.
+    rotation and the shift suit most steps, their positions and points a cell ahead of them: steps that are far off do
+    not move the others. Headings follow the rotation.
 
     :param states: ``(batch, T, 3)``, positions and headings; ``poses`` likewise, where some agent moves.
     :param num_observed: tau.
@@ -38,28 +39,39 @@ def placed(states: Tensor, poses: Tensor, num_observed: int) -> Placed:
     return min(fits, key=lambda fit: fit[1])[0]
 
 
+# rounds of each half of the fit; cells within which distances count the same, and from which on they count less
+_ROUNDS, _NEAR, _FAR = 15, 0.05, 0.5
 _UPRIGHT, _MIRRORED = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([1.0, -1.0, -1.0])
 
 
 def _fitted(states: Tensor, poses: Tensor, tau: int, unit: float) -> tuple[Placed, float]:
-    """Positions and headings for a map that is not mirrored any more, and their squared error while memorising."""
+    """Positions and headings for a map that is not mirrored any more, and their error while memorising.
+
+    By least squares, weighed anew in each round by the distances that the round before has left: the least sum of
+    distances (Weiszfeld 1937) is where the search for the least sum of log(1 + (distance / half a cell)²) begins.
+    """
     ahead = usual_cell(poses[..., :2])
     here, there = unit * states[..., :2], poses[..., :2]
-    mean, true_mean = (x[:, :tau].mean(1, keepdim=True) for x in (here, there))
-    seen, true = (here - mean)[:, :tau], (there - true_mean)[:, :tau]
-    # as complex numbers, sum of true times the conjugate of what is seen: its angle is the best rotation
-    by_place = torch.complex(
-        (seen * true).sum((1, 2)), (seen[..., 0] * true[..., 1] - seen[..., 1] * true[..., 0]).sum(1)
-    )
-    turn = (poses[..., 2] - states[..., 2])[:, :tau]
-    by_view = torch.polar(torch.ones_like(turn), turn).sum(1)
-    # the camera's own direction, the same in all episodes
-    camera = (by_place * by_view.conj() / by_view.abs().clamp_min(1e-12)).sum().angle()
-    rotation = (by_place + ahead**2 * by_view * torch.polar(torch.ones_like(camera), camera)).angle().unsqueeze(-1)
-    fit = Placed(turned(here - mean, rotation) + true_mean, states[..., 2] + rotation - camera)
-    off = (fit.positions - there)[:, :tau].square().sum() / ahead**2
-    aside = 2 - 2 * (fit.headings - poses[..., 2])[:, :tau].cos()
-    return fit, float(off + aside.sum())
+    turn = torch.polar(torch.ones_like(poses[..., 2]), poses[..., 2] - states[..., 2])[:, :tau]
+    weight = torch.ones_like(here[:, :tau, 0])
+    for number in range(2 * _ROUNDS):
+        weight = weight / weight.sum(1, keepdim=True)
+        mean, true_mean = (torch.einsum("bt,btd->bd", weight, x[:, :tau]).unsqueeze(1) for x in (here, there))
+        seen, true = (
+            torch.view_as_complex((x[:, :tau] - m).contiguous()) for x, m in ((here, mean), (there, true_mean))
+        )
+        # the angle of such a sum is the best rotation
+        by_place, by_view = (weight * true * seen.conj()).sum(1), (weight * turn).sum(1)
+        # the camera's own direction, the same in all episodes
+        camera = (by_place * by_view.conj() / by_view.abs().clamp_min(1e-12)).sum().angle()
+        rotation = (by_place + ahead**2 * by_view * torch.polar(torch.ones_like(camera), camera)).angle().unsqueeze(-1)
+        fit = Placed(turned(here - mean, rotation) + true_mean, states[..., 2] + rotation - camera)
+        off = (fit.positions - there)[:, :tau].square().sum(-1) / ahead**2
+        aside = 2 - 2 * (fit.headings - poses[..., 2])[:, :tau].cos()
+        square = off + aside
+        # distances, as far as they lead; then steps that are far off do not count any more
+        weight = 1 / square.sqrt().clamp_min(_NEAR) if number < _ROUNDS else 1 / (_FAR**2 + square)
+    return fit, float((square / _FAR**2).log1p().sum())
 
 
 def rigid_measures(states: Tensor, poses: Tensor, num_observed: int, cell_size: float | None) -> dict[str, float]:

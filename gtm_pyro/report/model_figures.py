@@ -64,11 +64,12 @@ def _motion_figure(transition: Any, evaluation: Evaluation, action_names: Sequen
     poses, fit = map_poses(evaluation), evaluation.similarity
     if poses is not None and poses.mirrored:
         turns = -turns
-    panels = [("turn to the left (degrees a frame)", torch.rad2deg(turns))]
+    panels = [("turn to the left (degrees a frame)", _told(torch.rad2deg(turns)))]
     if poses is None or poses.moving:
         # states and true poses, as seen from the first one, have all their axes in common but for the fit
         if poses is not None and fit is not None:
             moves, unit = moves @ fit.matrix.mT, "cells"
+        moves = _told(moves)
         panels = [(f"ahead ({unit} a frame)", moves[:, 0]), (f"to the left ({unit} a frame)", moves[:, 1]), *panels]
     figure, axes = canvas(1, len(panels), (3.9 * len(panels) + 0.9, 0.32 * dim + 1.6), sharey=True)
     for ax, (label, values) in zip(axes[0], panels, strict=True):
@@ -79,8 +80,17 @@ def _motion_figure(transition: Any, evaluation: Evaluation, action_names: Sequen
         ax.set(xlabel=label, yticks=range(dim), yticklabels=names, xmargin=0.25)
         plain(ax)
         ax.grid(False)
+    if len(panels) > 1:  # ahead and to the left, on one scale
+        limits = [limit for ax in axes[0, :2] for limit in ax.get_xlim()]
+        for ax in axes[0, :2]:
+            ax.set_xlim(min(limits), max(limits))
     axes[0, 0].invert_yaxis()
     return figure
+
+
+def _told(motion: torch.Tensor) -> torch.Tensor:
+    """Without what is less than a thousandth of the largest."""
+    return torch.where(motion.abs() < 1e-3 * motion.abs().max(), torch.zeros_like(motion), motion)
 
 
 def _arrows(ax: Any, moves: torch.Tensor, names: Sequence[str]) -> None:

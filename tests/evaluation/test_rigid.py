@@ -81,6 +81,16 @@ def test_what_is_predicted_does_not_move_the_fit() -> None:
     assert rigid_measures(states, poses, TAU, None)["heading_accuracy"] == pytest.approx(0.75)
 
 
+def test_steps_that_are_far_off_do_not_move_the_others() -> None:
+    """A blocked move was taken for a move at step 12 of 40, and the start is four cells away from then on."""
+    poses = walks()
+    states = inferred(poses, unit=1.0)
+    states[:, :12, :2] += torch.tensor([4.0, -1.0])
+    measures = rigid_measures(states, poses, TAU, None)
+    assert measures["cell_accuracy_memorised"] == pytest.approx(28 / 40)
+    assert measures["cell_accuracy"] == measures["heading_accuracy_memorised"] == 1
+
+
 def test_a_unit_is_that_of_a_move_and_not_of_the_walk() -> None:
     """A path whose moves into walls are taken for moves is not shrunk."""
     poses = walks()
