@@ -61,6 +61,16 @@ def read_shard(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def read_layouts(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """The free cells of the worlds of a shard's episodes, ``(episodes, rows, columns)``; None where it has none."""
+    try:
+        with np.load(Path(path), allow_pickle=False) as archive:
+            layouts = archive["layouts"]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+    return layouts if layouts.ndim == 3 else None
+
+
 def declared(arrays: dict[str, np.ndarray], source: str, **said: Sequence[str] | int | None) -> dict[str, np.ndarray]:
     """The arrays of a shard, with declarations that it lacks.
 

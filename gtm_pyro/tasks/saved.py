@@ -12,19 +12,23 @@ from gtm_pyro.episodes import Episodes, episodes_from_arrays
 from gtm_pyro.errors import ConfigError, EpisodesError, Together
 from gtm_pyro.poses.conventions import check_readings
 from gtm_pyro.storage.progress import watched
-from gtm_pyro.storage.shards import declared, find_shards, read_shard
+from gtm_pyro.storage.shards import declared, find_shards, read_layouts, read_shard
 from gtm_pyro.tasks.base import Split, check_request, seeded_generator
 
 logger = logging.getLogger(__name__)
 
 
 class _Place(NamedTuple):
-    """Where an episode is: steps start to stop - 1 of one recording, a row of a shard."""
+    """Where an episode is: steps start to stop - 1 of one recording, a row of a shard.
+
+    :ivar number: of the episode in its shard.
+    """
 
     shard: int
     row: int
     start: int
     stop: int
+    number: int
 
 
 class SavedEpisodes:
@@ -77,6 +81,7 @@ class SavedEpisodes:
         doubts: dict[str, str] = {}
         acting, number = False, 0
         paths, problems = find_shards(directory), Together()
+        self._paths = paths
         for path in watched(paths, "reading shards", "shard", len(paths)):
             with problems.one():
                 source = f"{path}: "
@@ -95,7 +100,7 @@ class SavedEpisodes:
                     doubts = _doubt(source, episodes) | doubts
                 acting = acting or bool(episodes.actions.any())
                 number = max(number, episodes.num_actions or 0)
-                places += [_Place(len(self._shards), *where) for where in _segments(episodes)]
+                places += [_Place(len(self._shards), *where, i) for i, where in enumerate(_segments(episodes))]
                 self._observed.append(episodes.num_observed)
                 self._shards.append({name: array for name, array in arrays.items() if name != "num_observed"})
         problems.tell()
@@ -138,16 +143,9 @@ class SavedEpisodes:
 
         :raises ConfigError: no episode of the split is long enough, or has as many steps for memorising.
         """
-        check_request(batch_size, num_observed, num_predicted, split)
-        generator = seeded_generator(seed, split)
         length = num_observed + num_predicted
-        counts = self._windows(num_observed, num_predicted, split)
-        self._tell(counts, length, split, batch_size)
-        fitting = counts.nonzero()[0]
         windows: dict[str, list[np.ndarray]] = {name: [] for name in self._shards[0] if name not in _OF_ALL}
-        for choice in torch.randint(len(fitting), (batch_size,), generator=generator).tolist():
-            place = self._places[split][fitting[choice]]
-            start = place.start + int(torch.randint(int(counts[fitting[choice]]), (), generator=generator))
+        for place, start in self._drawn(batch_size, num_observed, num_predicted, seed, split):
             for name, parts in windows.items():
                 array = self._shards[place.shard][name][place.row]
                 parts.append(array if name == "worlds" else array[start : start + length])
@@ -158,6 +156,35 @@ class SavedEpisodes:
         stacked["num_observed"] = np.asarray(num_observed)
         # as bytes to the device, and floats there
         return episodes_from_arrays(stacked, validate=False).to(device).to(torch.get_default_dtype())
+
+    def layouts(
+        self, batch_size: int, *, num_observed: int, num_predicted: int, seed: int, split: Split = "train"
+    ) -> list[np.ndarray | None]:
+        """Which cells are free in the worlds of the episodes that :meth:`sample` draws with the same arguments.
+
+        :returns: ``(rows, columns)`` each, as ``gtm-pyro data import`` keeps them; None where a shard has none.
+        """
+        drawn = [place for place, _ in self._drawn(batch_size, num_observed, num_predicted, seed, split)]
+        known = {shard: read_layouts(self._paths[shard]) for shard in {place.shard for place in drawn}}
+        found: list[np.ndarray | None] = []
+        for place in drawn:
+            of_shard = known[place.shard]
+            inside = of_shard is not None and place.number < len(of_shard)
+            found.append(of_shard[place.number] if of_shard is not None and inside else None)
+        return found
+
+    def _drawn(
+        self, batch_size: int, num_observed: int, num_predicted: int, seed: int, split: Split
+    ) -> Iterator[tuple[_Place, int]]:
+        """The episodes and the first steps of windows."""
+        check_request(batch_size, num_observed, num_predicted, split)
+        generator = seeded_generator(seed, split)
+        counts = self._windows(num_observed, num_predicted, split)
+        self._tell(counts, num_observed + num_predicted, split, batch_size)
+        fitting = counts.nonzero()[0]
+        for choice in torch.randint(len(fitting), (batch_size,), generator=generator).tolist():
+            place = self._places[split][fitting[choice]]
+            yield place, place.start + int(torch.randint(int(counts[fitting[choice]]), (), generator=generator))
 
     def num_fitting(self, num_observed: int, num_predicted: int, split: Split = "train") -> int:
         """How many episodes of a split are long enough for such a window; the others are never drawn from.

@@ -10,6 +10,7 @@ import pytest
 
 from gtm_pyro.errors import ConfigError, MissingDependencyError
 from gtm_pyro.tasks import SavedEpisodes
+from gtm_pyro.tasks.general.layouts import layout_under
 from gtm_pyro.tasks.recordings import GymnasiumRecordings, Import, Named, Reshaping
 from gtm_pyro.tasks.recordings.agents import RandomRepeats, TurnsWhenBlocked
 
@@ -176,6 +177,26 @@ def test_minigrid_as_the_agent_sees_it(tmp_path: Path) -> None:
         assert np.allclose(moved[abs(moved).sum(1) > 0], ahead[abs(moved).sum(1) > 0])
     assert len(walk.frames) == 120, "longer than the 100 steps that are usual"
     assert GymnasiumRecordings(ROOMS, Reshaping((56, 56)), num_steps=3).episode(0).frames.shape == (3, 56, 56, 3)
+
+
+def test_the_grid_is_drawn_under_the_map(tmp_path: Path) -> None:
+    """Layouts are those of the episodes that are drawn, whichever these are."""
+    pytest.importorskip("minigrid")
+    named: dict[str, Any] = {"num_episodes": 20, "num_steps": 12, "past_the_end": True}
+    Import(GymnasiumRecordings("MiniGrid-SimpleCrossingS9N3-v0", SAME, **named), tmp_path).run(lambda number: None)
+    data, drawn = SavedEpisodes(str(tmp_path), test_fraction=1), {"num_observed": 8, "num_predicted": 3, "seed": 4}
+    episodes, layouts = data.sample(30, split="test", **drawn), data.layouts(30, split="test", **drawn)
+    assert episodes.poses is not None and len({layout.tobytes() for layout in layouts if layout is not None}) > 5
+    for poses, layout in zip(episodes.poses, layouts, strict=True):
+        assert layout is not None and layout.shape == (9, 9) and not layout[0].any() and layout[1, 1]
+        columns, rows = poses[:, :2].long().T
+        assert layout[rows, columns].all()
+        ground = layout_under(layout, poses[:, :2].numpy())
+        assert ground is not None and ground.corner == -0.5 and ground.limits[1].tolist() == [8.5, 8.5]
+    # places that are counted from a cell's corner
+    moved = layout_under(layout, np.argwhere(layout)[:, ::-1] + 0.5)
+    assert moved is not None and moved.corner == 0
+    assert layout_under(layout, np.full((4, 2), 99.0)) is None
 
 
 def test_minigrid_is_played_past_the_goal() -> None:

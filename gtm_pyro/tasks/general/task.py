@@ -9,6 +9,7 @@ from gtm_pyro.report.ground import Ground
 from gtm_pyro.tasks.base import Caption, Measure, Measures, Words
 from gtm_pyro.tasks.general import views, words
 from gtm_pyro.tasks.general.headings import last_frames_figure, map_figure
+from gtm_pyro.tasks.general.layouts import layout_under
 
 
 class GeneralTask:
@@ -29,8 +30,19 @@ class GeneralTask:
         return Measures({}, {})
 
     def ground(self, data: Any, evaluation: Evaluation, *, seed: int, episode: int) -> Ground | None:
-        """Not known."""
-        return None
+        """The free cells of its world, where the source has :meth:`~gtm_pyro.tasks.SavedEpisodes.layouts` of them."""
+        episodes = evaluation.episodes
+        if episodes.poses is None or not episodes.has_heading or not hasattr(data, "layouts"):
+            return None
+        found = data.layouts(
+            episodes.batch_size,
+            num_observed=episodes.num_observed,
+            num_predicted=episodes.num_predicted,
+            seed=seed,
+            split="test",
+        )
+        free = found[episode]
+        return None if free is None else layout_under(free, episodes.poses[episode, :, :2].numpy())
 
     def figures(self, evaluation: Evaluation, episode: int, ground: Ground | None) -> Mapping[str, Any]:
         """Maps and last frames of agents with a heading."""

@@ -125,6 +125,12 @@ class MiniGridPoses:
         x, y = environment.agent_pos
         return float(x), float(y), environment.agent_dir * math.pi / 2
 
+    def layout(self, environment: Any) -> np.ndarray:
+        """Which cells can be entered, ``(rows, columns)``; a door that is closed cannot."""
+        grid = environment.grid
+        cells = [[grid.get(x, y) for x in range(grid.width)] for y in range(grid.height)]
+        return np.array([[cell is None or cell.can_overlap() for cell in row] for row in cells], dtype=np.uint8)
+
 
 class MiniWorldPoses:
     """Position on the floor, x and -z, and the heading, counter-clockwise from above."""
