@@ -26,8 +26,8 @@ def placed(states: Tensor, poses: Tensor, num_observed: int) -> Placed:
 
     What all episodes share is no part of the map: whether it is mirrored, its unit, for which moves of the usual length
     (:func:`~gtm_pyro.poses.places.usual_move`) are as long as true ones, and the direction in which headings are 0. The
-    rotation and the shift suit most steps, their positions and points a cell ahead of them: steps that are far off do
-    not move the others. Headings follow the rotation.
+    rotation and the shift suit most steps, their positions and headings, of which a cell and a usual turn count the
+    same: steps that are far off do not move the others.
 
     :param states: ``(batch, T, 3)``, positions and headings; ``poses`` likewise, where some agent moves.
     :param num_observed: tau.
@@ -50,7 +50,8 @@ def _fitted(states: Tensor, poses: Tensor, tau: int, unit: float) -> tuple[Place
     By least squares, weighed anew in each round by the distances that the round before has left: the least sum of
     distances (Weiszfeld 1937) is where the search for the least sum of log(1 + (distance / half a cell)²) begins.
     """
-    ahead = usual_cell(poses[..., :2])
+    cell, turns = usual_cell(poses[..., :2]), usual_turn(poses[..., 2])
+    ahead = cell / turns  # where a usual turn moves a point by a cell
     here, there = unit * states[..., :2], poses[..., :2]
     turn = torch.polar(torch.ones_like(poses[..., 2]), poses[..., 2] - states[..., 2])[:, :tau]
     weight = torch.ones_like(here[:, :tau, 0])
@@ -66,8 +67,8 @@ def _fitted(states: Tensor, poses: Tensor, tau: int, unit: float) -> tuple[Place
         camera = (by_place * by_view.conj() / by_view.abs().clamp_min(1e-12)).sum().angle()
         rotation = (by_place + ahead**2 * by_view * torch.polar(torch.ones_like(camera), camera)).angle().unsqueeze(-1)
         fit = Placed(turned(here - mean, rotation) + true_mean, states[..., 2] + rotation - camera)
-        off = (fit.positions - there)[:, :tau].square().sum(-1) / ahead**2
-        aside = 2 - 2 * (fit.headings - poses[..., 2])[:, :tau].cos()
+        off = (fit.positions - there)[:, :tau].square().sum(-1) / cell**2
+        aside = (2 - 2 * (fit.headings - poses[..., 2])[:, :tau].cos()) / turns**2
         square = off + aside
         # distances, as far as they lead; then steps that are far off do not count any more
         weight = 1 / square.sqrt().clamp_min(_NEAR) if number < _ROUNDS else 1 / (_FAR**2 + square)
