@@ -217,14 +217,14 @@ def measure(run: Path, seed: int) -> dict[str, object]:
     training, test = (walks._replace(z=(walks.z - mean) / scale) for walks in (training, test))
     latent, actions = training.z.shape[-1], training.actions.shape[-1]
     memory = Memory(latent)
-    train(memory, probed(memory, training), 1500)
+    train(memory, probed(memory, training), 1000)
     recurrent = Recurrent(latent, actions)
 
     def predicted(generator: torch.Generator) -> Tensor:
         some = training.pick(torch.randint(len(training.z), (16,), generator=generator))
         return recurrent.loss(some.z, some.actions)
 
-    train(recurrent, predicted, 600)
+    train(recurrent, predicted, 400)
     with torch.no_grad():
         known = [walks._replace(states=recurrent(walks.z, walks.actions)) for walks in (training, test)]
     of_state, of_place = OfState(recurrent.gru.hidden_size), OfState(0)
