@@ -13,6 +13,7 @@ from gtm_pyro.localisation.blocked import BlockedSearch
 from gtm_pyro.localisation.explanations import Hypotheses
 from gtm_pyro.localisation.finding import landmarks
 from gtm_pyro.localisation.hypotheses import HypothesisSearch
+from gtm_pyro.localisation.similar_places import SimilarPlaces
 from gtm_pyro.localisation.starts import StartSearch, unknown_starts
 from gtm_pyro.memory import SpatialMemory
 from gtm_pyro.paths.fused import FusedPath, smoothing_path
@@ -102,7 +103,10 @@ class TrackingGuide(SpatialGuide):
     :param kidnap: probability, at each step, of being moved to a known place without an action.
     :param memory: a map of the world made before, whose entries are the landmarks; None: the episode's own steps.
     :param anywhere: with a map, the episode may begin at any place of it.
+    :ivar similar: finds the path where moves are real displacements and noisy, so that no frame repeats.
     """
+
+    similar = SimilarPlaces()
 
     def __init__(
         self,
@@ -133,7 +137,21 @@ class TrackingGuide(SpatialGuide):
     def smoothed(self, episodes: Episodes) -> FusedPath:
         """The whole past of the hypothesis that explains all frames best: batch shape ``(batch, 1)``.
 
-        Along it, landmarks of later frames reach back as Gaussian messages.
+        Along it, landmarks of later frames reach back as Gaussian messages. Where no frame repeats, frames that are
+        alike take the place of landmarks: :mod:`gtm_pyro.localisation.similar_places`.
         """
         start = self.start(episodes)
+        if self._similar(episodes):
+            loc, variance = (values.squeeze(1) for values in start)
+            given = episodes.frames, self.actions(episodes), loc, variance
+            steps = self.similar(self.transition, *given, training=self.training)
+            path = smoothing_path(self.transition, steps.unsqueeze(1), *start)
+            narrow = self.transition.scale.detach() if self.similar.move_noise else path.scale
+            given = path.actions, path.start, path.target, path.gain, path.scale.minimum(narrow)
+            return FusedPath(self.transition, *given)
         return smoothing_path(self.transition, self.hypotheses(episodes, start).best, *start)
+
+    def _similar(self, episodes: Episodes) -> bool:
+        # a known map, a jump or landmarks of a model's own are for the search
+        searched = self.memory is not None or self.search.kidnap > 0 or hasattr(self.model, "landmarks")
+        return not searched and self.similar.applies(self.transition, self.actions(episodes))

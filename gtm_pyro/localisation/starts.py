@@ -45,6 +45,11 @@ class Resemblance(NamedTuple):
         return Resemblance(torch.where(within, other, 0), alike * within, changed)
 
 
+def small_frames(frames: Tensor) -> Tensor:
+    """Frames ``(batch, T, C, H, W)``, or their averages of few pixels a side, with batch and time in any shape."""
+    return frames if max(frames.shape[-2:]) <= _SIDE else F.adaptive_avg_pool2d(frames.flatten(0, 1), _SIDE)
+
+
 def resemblance(frames: Tensor) -> Resemblance:
     """Compare the frames ``(batch, T, C, H, W)`` of each episode; in any unit, and whatever else is in the batch.
 
@@ -52,8 +57,7 @@ def resemblance(frames: Tensor) -> Resemblance:
     makes none.
     """
     batch, time = frames.shape[:2]
-    small = frames if max(frames.shape[-2:]) <= _SIDE else F.adaptive_avg_pool2d(frames.flatten(0, 1), _SIDE)
-    flat = small.reshape(batch, time, -1)
+    flat = small_frames(frames).reshape(batch, time, -1)
     apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
     usual = apart.mean((1, 2)).clamp_min(torch.finfo(apart.dtype).tiny)
     apart = apart / (_ALIKE * usual)[:, None, None]
