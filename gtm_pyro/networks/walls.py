@@ -27,7 +27,9 @@ class WallNetwork(nn.Module):
             raise ConfigError(f"side: expected an odd number, so that the agent is in the middle, got {side}")
         self.frame_shape, self.side = tuple(frame_shape), side
         channels, height, width = self.frame_shape
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, hidden), nn.ReLU())
+        pixels = channels * height * width
+        # of each frame: raw ones of little contrast, as in MiniWorld, teach next to nothing in hundreds of steps
+        self.hidden = nn.Sequential(nn.Flatten(), nn.LayerNorm(pixels), nn.Linear(pixels, hidden), nn.ReLU())
         self.logits = nn.Linear(hidden, side * side)
         nn.init.zeros_(self.logits.weight)
         nn.init.zeros_(self.logits.bias)
