@@ -38,7 +38,7 @@ class SpatialGuide(PyroModule):
     def __init__(self, model: GuidedModel) -> None:
         super().__init__()
         self._model = (model,)  # a tuple keeps the model's parameters out of the guide's
-        self._followed: tuple[Episodes, tuple[BlockedSearch, list[int]], Tensor] | None = None
+        self._followed: tuple[Episodes, BlockedSearch, list[tuple[int, int]], Tensor] | None = None
 
     @property
     def model(self) -> GuidedModel:
@@ -55,14 +55,20 @@ class SpatialGuide(PyroModule):
         transition = self.model.transition
         if not isinstance(transition, RememberedWalls):
             return episodes.actions
-        # a step of training asks for the same path more than once
         search = self.training_walls if self.training else self.walls
-        version = search, [parameter._version for parameter in transition.parameters()]
-        if self._followed is None or self._followed[0] is not episodes or self._followed[1] != version:
-            blocked = search(transition, episodes.frames, episodes.actions)
-            told = torch.cat([episodes.actions, blocked.unsqueeze(-1).to(episodes.actions)], -1)
-            self._followed = episodes, version, told
-        return self._followed[2]
+        parameters = list(transition.parameters())
+        if any(parameter.is_inference() for parameter in parameters):  # such tensors count no versions
+            return self._told(search, transition, episodes)
+        # a step of training asks for the same path more than once
+        state = [(id(parameter), parameter._version) for parameter in parameters]
+        if self._followed is None or self._followed[0] is not episodes or self._followed[1:3] != (search, state):
+            self._followed = episodes, search, state, self._told(search, transition, episodes)
+        return self._followed[3]
+
+    @staticmethod
+    def _told(search: BlockedSearch, transition: RememberedWalls, episodes: Episodes) -> Tensor:
+        blocked = search(transition, episodes.frames, episodes.actions)
+        return torch.cat([episodes.actions, blocked.unsqueeze(-1).to(episodes.actions)], -1)
 
     def path(self, episodes: Episodes) -> TorchDistribution:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""

@@ -83,6 +83,19 @@ def test_walls_that_frames_show_are_learnt_from_paths_alone_and_stop_what_is_ima
     assert float(right) > float(blind) + 0.2
 
 
+def test_a_path_that_was_found_is_found_again_once_the_walls_have_changed() -> None:
+    gtm = model()
+    guide = FoundWalls(gtm).eval()
+    episodes, _ = walks(2, 40)
+    first = guide.actions(episodes)
+    assert guide.actions(episodes) is first
+    with torch.no_grad():
+        gtm.transition.walls.logits.bias.fill_(-8.0)
+    again = guide.actions(episodes)
+    assert again is not first and not torch.equal(again, first)
+    assert torch.equal(guide.train().actions(episodes), first)  # who learns from what is found has no say in it
+
+
 def test_the_bound_teaches_walls_too() -> None:
     gtm = model()
     episodes, _ = walks(4, 30)
