@@ -58,15 +58,15 @@ class SpatialGuide(PyroModule):
         search = self.training_walls if self.training else self.walls
         parameters = list(transition.parameters())
         if any(parameter.is_inference() for parameter in parameters):  # such tensors count no versions
-            return self._told(search, transition, episodes)
+            return self._carried_out(search, transition, episodes)
         # a step of training asks for the same path more than once
         state = [(id(parameter), parameter._version) for parameter in parameters]
         if self._followed is None or self._followed[0] is not episodes or self._followed[1:3] != (search, state):
-            self._followed = episodes, search, state, self._told(search, transition, episodes)
+            self._followed = episodes, search, state, self._carried_out(search, transition, episodes)
         return self._followed[3]
 
     @staticmethod
-    def _told(search: BlockedSearch, transition: RememberedWalls, episodes: Episodes) -> Tensor:
+    def _carried_out(search: BlockedSearch, transition: RememberedWalls, episodes: Episodes) -> Tensor:
         blocked = search(transition, episodes.frames, episodes.actions)
         return torch.cat([episodes.actions, blocked.unsqueeze(-1).to(episodes.actions)], -1)
 
@@ -153,8 +153,8 @@ class TrackingGuide(SpatialGuide):
             steps = self.similar(self.transition, *given, training=self.training)
             path = smoothing_path(self.transition, steps.unsqueeze(1), *start)
             narrow = self.transition.scale.detach() if self.similar.move_noise else path.scale
-            given = path.actions, path.start, path.target, path.gain, path.scale.minimum(narrow)
-            return FusedPath(self.transition, *given)
+            scale = path.scale.minimum(narrow)
+            return FusedPath(self.transition, path.actions, path.start, path.target, path.gain, scale)
         return smoothing_path(self.transition, self.hypotheses(episodes, start).best, *start)
 
     def _similar(self, episodes: Episodes) -> bool:
