@@ -10,7 +10,7 @@ from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.own_loops import program
 from gtm_pyro.inference.programs import GuidedModel
 from gtm_pyro.localisation.blocked import BlockedSearch
-from gtm_pyro.localisation.explanations import Hypotheses
+from gtm_pyro.localisation.explanations import Hypotheses, Steps
 from gtm_pyro.localisation.finding import landmarks
 from gtm_pyro.localisation.hypotheses import HypothesisSearch
 from gtm_pyro.localisation.similar_places import SimilarPlaces
@@ -128,6 +128,7 @@ class TrackingGuide(SpatialGuide):
         few = min(training_hypotheses, num_hypotheses)
         self.training_search = HypothesisSearch(few, kidnap=kidnap, every_look=True)
         self.memory, self.anywhere = memory, anywhere
+        self._fit: tuple[Episodes, tuple[object, ...], Steps] | None = None
 
     @torch.no_grad()
     def hypotheses(self, episodes: Episodes, start: tuple[Tensor, Tensor] | None = None) -> Hypotheses:
@@ -148,14 +149,22 @@ class TrackingGuide(SpatialGuide):
         """
         start = self.start(episodes)
         if self._similar(episodes):
-            loc, variance = (values.squeeze(1) for values in start)
-            given = episodes.frames, self.actions(episodes), loc, variance
-            steps = self.similar(self.transition, *given, training=self.training)
-            path = smoothing_path(self.transition, steps.unsqueeze(1), *start)
+            path = smoothing_path(self.transition, self._fitted(episodes, start).unsqueeze(1), *start)
             narrow = self.transition.scale.detach() if self.similar.move_noise else path.scale
             scale = path.scale.minimum(narrow)
             return FusedPath(self.transition, path.actions, path.start, path.target, path.gain, scale)
         return smoothing_path(self.transition, self.hypotheses(episodes, start).best, *start)
+
+    def _fitted(self, episodes: Episodes, start: tuple[Tensor, Tensor]) -> Steps:
+        # a bound draws from the same path many times
+        transition = self.transition
+        numbers = [*transition.parameters(), *transition.buffers()]
+        version = self.similar, self.training, [x._version for x in numbers if not x.is_inference()]
+        if self._fit is None or self._fit[0] is not episodes or self._fit[1] != version:
+            loc, variance = (values.squeeze(1) for values in start)
+            given = episodes.frames, self.actions(episodes), loc, variance
+            self._fit = episodes, version, self.similar(transition, *given, training=self.training)
+        return self._fit[2]
 
     def _similar(self, episodes: Episodes) -> bool:
         # a known map, a jump or landmarks of a model's own are for the search

@@ -28,7 +28,7 @@ _PAIRS = 4
 # consecutive steps of so many pairs say what a difference means
 _ALIKE = 40
 # of typical moves: frames that are farther apart say little, and nearer ones are no more exact
-_FARTHEST, _NEAREST = 0.75, 0.08
+_FARTHEST, _NEAREST = 0.6, 0.08
 # squared standard deviations, per coordinate, of what the path allows
 _GATE = 4.5
 # degrees of freedom of a Student distribution: how pairs of look-alikes count less the less they fit
@@ -99,7 +99,7 @@ class SimilarPlaces:
     """
 
     move_noise: float = 0.0
-    rounds: int = 10
+    rounds: int = 6
     training_rounds: int = 3
 
     def __post_init__(self) -> None:
