@@ -20,4 +20,4 @@ class FoundStart(SpatialGuide):
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         start, variance = self.start(episodes)
         initial = dist.Normal(start, variance.sqrt().unsqueeze(-1)).to_event(1)
-        return TransitionPath(initial, self.transition, self.actions(episodes).unsqueeze(-3), slips=False)
+        return TransitionPath(initial, self.told_transition, self.told_actions(episodes).unsqueeze(-3), slips=False)

@@ -23,12 +23,12 @@ class FoundWalls(SpatialGuide):
 
     def __init__(self, model: GuidedModel, num_hypotheses: int = 32, look_alike: float = 0.1) -> None:
         super().__init__(model)
-        self.walls, self.training_walls = (
+        self.wall_search, self.training_wall_search = (
             replace(search, num_hypotheses=num_hypotheses, look_alike=look_alike)
-            for search in (self.walls, self.training_walls)
+            for search in (self.wall_search, self.training_wall_search)
         )
 
     def path(self, episodes: Episodes) -> TransitionPath:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         initial = self.model.path(episodes.actions).initial
-        return TransitionPath(initial, self.transition, self.actions(episodes).unsqueeze(-3), slips=False)
+        return TransitionPath(initial, self.told_transition, self.told_actions(episodes).unsqueeze(-3), slips=False)

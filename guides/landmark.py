@@ -29,7 +29,7 @@ class LandmarkCorrected(TrackingGuide):
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
         if self.training:
             return self.smoothed(episodes)
-        start, transition = self.start(episodes), self.transition
+        start, transition = self.start(episodes), self.told_transition
         found = self.hypotheses(episodes, start)
         filtered = (found.online_gain.unsqueeze(1), found.online_variance.unsqueeze(1)) if transition.heading else None
         return filtering_path(transition, found.online.unsqueeze(1), *start, filtered)

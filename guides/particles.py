@@ -38,7 +38,7 @@ class ParticleGuide(TrackingGuide):
         found = self.hypotheses(episodes, (start, variance))
         size = found.log_weight.shape[1]
         start, variance = start.unsqueeze(2).expand(-1, 1, size, -1), variance.unsqueeze(2).expand(-1, 1, size)
-        paths = smoothing_path(self.transition, found.steps.unsqueeze(1), start, variance)
+        paths = smoothing_path(self.told_transition, found.steps.unsqueeze(1), start, variance)
         return PathMixture(found.log_weight.unsqueeze(1), paths)
 
     def filter(self, episodes: Episodes) -> Particles:

@@ -27,13 +27,13 @@ class SpatialGuide(PyroModule):
     Adds no parameters: encoder and transition belong to the model.
 
     :cvar starts: how an unknown first state is found.
-    :cvar walls: how the moves are found that were blocked, for a transition that reads its walls from the memory.
-    :cvar training_walls: the same in training mode, where the transition learns from what is found.
+    :cvar wall_search: how the moves are found that were blocked, for a transition that reads its walls from the memory.
+    :cvar training_wall_search: the same in training mode, where the transition learns from what is found.
     """
 
     starts = StartSearch()
-    walls = BlockedSearch()
-    training_walls = BlockedSearch(trust=0.0)
+    wall_search = BlockedSearch()
+    training_wall_search = BlockedSearch(trust=0.0)
 
     def __init__(self, model: GuidedModel) -> None:
         super().__init__()
@@ -45,17 +45,17 @@ class SpatialGuide(PyroModule):
         return self._model[0]
 
     @property
-    def transition(self) -> Transition:
+    def told_transition(self) -> Transition:
         """The model's; one that reads its walls from the memory is told which moves they stopped."""
         transition: Transition = self.model.transition
         return transition.told() if isinstance(transition, RememberedWalls) else transition
 
-    def actions(self, episodes: Episodes) -> Tensor:
-        """Those of ``transition``, ``(batch, T, action_dim)``."""
+    def told_actions(self, episodes: Episodes) -> Tensor:
+        """Those of ``told_transition``, ``(batch, T, action_dim)``."""
         transition = self.model.transition
         if not isinstance(transition, RememberedWalls):
             return episodes.actions
-        search = self.training_walls if self.training else self.walls
+        search = self.training_wall_search if self.training else self.wall_search
         parameters = list(transition.parameters())
         if any(parameter.is_inference() for parameter in parameters):  # such tensors count no versions
             return self._carried_out(search, transition, episodes)
@@ -139,7 +139,7 @@ class TrackingGuide(SpatialGuide):
         found = landmarks(self.model, episodes.frames, self.memory)
         search = self.training_search if self.training else self.search
         loc, variance = (values.squeeze(1) for values in start or self.start(episodes))
-        return search(self.transition, self.actions(episodes), found, loc, variance, self.anywhere)
+        return search(self.told_transition, self.told_actions(episodes), found, loc, variance, self.anywhere)
 
     def smoothed(self, episodes: Episodes) -> FusedPath:
         """The whole past of the hypothesis that explains all frames best: batch shape ``(batch, 1)``.
@@ -149,24 +149,24 @@ class TrackingGuide(SpatialGuide):
         """
         start = self.start(episodes)
         if self._similar(episodes):
-            path = smoothing_path(self.transition, self._fitted(episodes, start).unsqueeze(1), *start)
-            narrow = self.transition.scale.detach() if self.similar.move_noise else path.scale
+            path = smoothing_path(self.told_transition, self._fitted(episodes, start).unsqueeze(1), *start)
+            narrow = self.told_transition.scale.detach() if self.similar.move_noise else path.scale
             scale = path.scale.minimum(narrow)
-            return FusedPath(self.transition, path.actions, path.start, path.target, path.gain, scale)
-        return smoothing_path(self.transition, self.hypotheses(episodes, start).best, *start)
+            return FusedPath(self.told_transition, path.actions, path.start, path.target, path.gain, scale)
+        return smoothing_path(self.told_transition, self.hypotheses(episodes, start).best, *start)
 
     def _fitted(self, episodes: Episodes, start: tuple[Tensor, Tensor]) -> Steps:
         # a bound draws from the same path many times
-        transition = self.transition
+        transition = self.told_transition
         numbers = [*transition.parameters(), *transition.buffers()]
         version = self.similar, self.training, [x._version for x in numbers if not x.is_inference()]
         if self._fit is None or self._fit[0] is not episodes or self._fit[1] != version:
             loc, variance = (values.squeeze(1) for values in start)
-            given = episodes.frames, self.actions(episodes), loc, variance
+            given = episodes.frames, self.told_actions(episodes), loc, variance
             self._fit = episodes, version, self.similar(transition, *given, training=self.training)
         return self._fit[2]
 
     def _similar(self, episodes: Episodes) -> bool:
         # a known map, a jump or landmarks of a model's own are for the search
         searched = self.memory is not None or self.search.kidnap > 0 or hasattr(self.model, "landmarks")
-        return not searched and self.similar.applies(self.transition, self.actions(episodes))
+        return not searched and self.similar.applies(self.told_transition, self.told_actions(episodes))

@@ -87,13 +87,13 @@ def test_a_path_that_was_found_is_found_again_once_the_walls_have_changed() -> N
     gtm = model()
     guide = FoundWalls(gtm).eval()
     episodes, _ = walks(2, 40)
-    first = guide.actions(episodes)
-    assert guide.actions(episodes) is first
+    first = guide.told_actions(episodes)
+    assert guide.told_actions(episodes) is first
     with torch.no_grad():
         gtm.transition.walls.logits.bias.fill_(-8.0)
-    again = guide.actions(episodes)
+    again = guide.told_actions(episodes)
     assert again is not first and not torch.equal(again, first)
-    assert torch.equal(guide.train().actions(episodes), first)  # who learns from what is found has no say in it
+    assert torch.equal(guide.train().told_actions(episodes), first)  # who learns from what is found has no say in it
 
 
 def test_the_bound_teaches_walls_too() -> None:

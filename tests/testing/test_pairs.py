@@ -26,7 +26,7 @@ class TestPairs(PairConformance):
         self.model_name, self.guide_name, self.reading = model_name, guide_name, pair_reading
         if guide_name != "DeadReckoning":
             self.constants = (
-                ("start", "actions") if guide_name.startswith("Found") else ("hypotheses", "start", "actions")
+                ("start", "told_actions") if guide_name.startswith("Found") else ("hypotheses", "start", "told_actions")
             )
 
     def make(self) -> tuple[Any, Any, Episodes]:
