@@ -1,5 +1,8 @@
 """What guides of a spatial model have in common: a path for s, and q(z_t | x_t, s_t) for the scored frames."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import pyro
 import torch
 from pyro.distributions import TorchDistribution
@@ -20,6 +23,8 @@ from gtm_pyro.paths.fused import FusedPath, smoothing_path
 from gtm_pyro.reading import Reading
 from gtm_pyro.transitions import RememberedWalls, Transition
 
+Found = TypeVar("Found")
+
 
 class SpatialGuide(PyroModule):
     """q(z, s | x, a) = q(s_{1:T} | x, a) prod_t q(z_t | x_t, s_t). A subclass gives ``path``, the first factor.
@@ -38,7 +43,7 @@ class SpatialGuide(PyroModule):
     def __init__(self, model: GuidedModel) -> None:
         super().__init__()
         self._model = (model,)  # a tuple keeps the model's parameters out of the guide's
-        self._followed: tuple[Episodes, BlockedSearch, list[tuple[int, int]], Tensor] | None = None
+        self._found: dict[str, tuple[Episodes, object, Any]] = {}
 
     @property
     def model(self) -> GuidedModel:
@@ -56,19 +61,27 @@ class SpatialGuide(PyroModule):
         if not isinstance(transition, RememberedWalls):
             return episodes.actions
         search = self.training_wall_search if self.training else self.wall_search
-        parameters = list(transition.parameters())
-        if any(parameter.is_inference() for parameter in parameters):  # such tensors count no versions
-            return self._carried_out(search, transition, episodes)
-        # a step of training asks for the same path more than once
-        state = [(id(parameter), parameter._version) for parameter in parameters]
-        if self._followed is None or self._followed[0] is not episodes or self._followed[1:3] != (search, state):
-            self._followed = episodes, search, state, self._carried_out(search, transition, episodes)
-        return self._followed[3]
 
-    @staticmethod
-    def _carried_out(search: BlockedSearch, transition: RememberedWalls, episodes: Episodes) -> Tensor:
-        blocked = search(transition, episodes.frames, episodes.actions)
-        return torch.cat([episodes.actions, blocked.unsqueeze(-1).to(episodes.actions)], -1)
+        def told() -> Tensor:
+            blocked = search(transition, episodes.frames, episodes.actions)
+            return torch.cat([episodes.actions, blocked.unsqueeze(-1).to(episodes.actions)], -1)
+
+        return self._once("actions", episodes, search, told)
+
+    def _once(self, name: str, episodes: Episodes, settings: object, find: Callable[[], Found]) -> Found:
+        """What was found of these very episodes, while the settings and the transition are the same.
+
+        A step of training, and a bound that draws many times, ask for the same path more than once.
+        """
+        transition = self.model.transition
+        numbers = [*transition.parameters(), *transition.buffers()]
+        if any(x.is_inference() for x in numbers):  # such tensors count no versions
+            return find()
+        state = settings, [(id(x), x._version) for x in numbers]
+        known = self._found.get(name)
+        if known is None or known[0] is not episodes or known[1] != state:
+            known = self._found[name] = episodes, state, find()
+        return known[2]
 
     def path(self, episodes: Episodes) -> TorchDistribution:
         """q(s_{1:T} | x_{1:T}, a_{1:T}): batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
@@ -128,7 +141,6 @@ class TrackingGuide(SpatialGuide):
         few = min(training_hypotheses, num_hypotheses)
         self.training_search = HypothesisSearch(few, kidnap=kidnap, every_look=True)
         self.memory, self.anywhere = memory, anywhere
-        self._fit: tuple[Episodes, tuple[object, ...], Steps] | None = None
 
     @torch.no_grad()
     def hypotheses(self, episodes: Episodes, start: tuple[Tensor, Tensor] | None = None) -> Hypotheses:
@@ -156,15 +168,13 @@ class TrackingGuide(SpatialGuide):
         return smoothing_path(self.told_transition, self.hypotheses(episodes, start).best, *start)
 
     def _fitted(self, episodes: Episodes, start: tuple[Tensor, Tensor]) -> Steps:
-        # a bound draws from the same path many times
-        transition = self.told_transition
-        numbers = [*transition.parameters(), *transition.buffers()]
-        version = self.similar, self.training, [x._version for x in numbers if not x.is_inference()]
-        if self._fit is None or self._fit[0] is not episodes or self._fit[1] != version:
-            loc, variance = (values.squeeze(1) for values in start)
-            given = episodes.frames, self.told_actions(episodes), loc, variance
-            self._fit = episodes, version, self.similar(transition, *given, training=self.training)
-        return self._fit[2]
+        loc, variance = (values.squeeze(1) for values in start)
+        given = episodes.frames, self.told_actions(episodes), loc, variance
+
+        def fitted() -> Steps:
+            return self.similar(self.told_transition, *given, training=self.training)
+
+        return self._once("steps", episodes, (self.similar, self.training), fitted)
 
     def _similar(self, episodes: Episodes) -> bool:
         # a known map, a jump or landmarks of a model's own are for the search

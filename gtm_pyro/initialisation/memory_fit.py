@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from gtm_pyro.localisation.same_frames import frame_changed, frame_tolerance
+from gtm_pyro.localisation.same_frames import frame_changed, frame_tolerance, small_frames
 from gtm_pyro.transitions import Transition
 
 Values = dict[str, Tensor]
@@ -21,7 +20,6 @@ Keys = Callable[[Tensor], Tensor]
 CLEAR = 2.0
 """Standard errors by which a candidate must be better, to be taken for better; half of that where it is twice as
 good, as few episodes have large ones."""
-_SIDE = 8
 # share of the score of a memory that is read at random that is as good as none
 _PERFECT = 1e-3
 _LEAST_ERROR = 0.01
@@ -161,11 +159,3 @@ def clearly_better(difference: Tensor) -> bool:
     """Whether logarithms of scores differ clearly, from :meth:`Seen.relative` scores: worse ones less better ones."""
     errors = standard_errors(difference)
     return errors > CLEAR or (errors > 0.5 * CLEAR and float(difference.mean()) > math.log(2))
-
-
-def small_frames(frames: Tensor) -> Tensor:
-    """Frames of at most 8 x 8 pixels as vectors, ``(batch, T, pixels)``."""
-    batch, time = frames.shape[:2]
-    if max(frames.shape[-2:]) > _SIDE:
-        frames = F.adaptive_avg_pool2d(frames.flatten(0, 1), _SIDE)
-    return frames.reshape(batch, time, -1)

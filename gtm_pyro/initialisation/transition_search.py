@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from gtm_pyro.errors import ConfigError, EpisodesError
-from gtm_pyro.initialisation.memory_fit import Keys, Seen, Values, fit_of, small_frames
+from gtm_pyro.initialisation.memory_fit import Keys, Seen, Values, fit_of
+from gtm_pyro.localisation.same_frames import small_frames
 from gtm_pyro.transitions import Transition
 
 Kind = TypeVar("Kind", bound=Transition)

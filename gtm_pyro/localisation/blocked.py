@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from gtm_pyro.errors import ConfigError, check_positive, check_whole
 from gtm_pyro.localisation.moves import free_moves, typical_move
-from gtm_pyro.localisation.same_frames import frame_tolerance
+from gtm_pyro.localisation.same_frames import frame_tolerance, small_frames
 from gtm_pyro.localisation.selection import Array, compiled
 from gtm_pyro.transitions.remembered import RememberedWalls
 
@@ -54,8 +54,7 @@ def unlike(frames: Tensor) -> Unlike:
     ]
     tolerance = step.new_tensor(told).unsqueeze(1)
     changed = torch.cat([torch.zeros(batch, 1, dtype=torch.bool, device=frames.device), step > tolerance], 1)
-    small = frames if max(frames.shape[-2:]) <= _SIDE else adaptive_avg_pool2d(frames.flatten(0, 1), _SIDE)
-    flat = small.reshape(batch, time, -1)
+    flat = small_frames(frames, _SIDE)
     centred = flat - flat.mean(1, keepdim=True)
     square = centred.square().sum(-1)
     apart = (square.unsqueeze(-1) + square.unsqueeze(-2)).baddbmm(centred, centred.mT, alpha=-2) / flat.shape[-1]

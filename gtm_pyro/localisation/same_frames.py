@@ -1,12 +1,19 @@
-"""Which frames of an episode look the same, where they may be noisy."""
+"""How frames of an episode are compared: small, and which look the same where they may be noisy."""
 
 import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 SAME_FRAME = 1e-6
 """Mean squared difference of a pixel up to which two frames without noise are the same."""
+
+
+def small_frames(frames: Tensor, side: int = 8) -> Tensor:
+    """Frames ``(batch, T, C, H, W)``, averaged to at most so many pixels a side, as vectors, ``(batch, T, pixels)``."""
+    small = frames if max(frames.shape[-2:]) <= side else adaptive_avg_pool2d(frames.flatten(0, 1), side)
+    return small.reshape(*frames.shape[:2], -1)
 
 
 def frame_changed(frames: Tensor, tolerance: float = SAME_FRAME) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 from gtm_pyro.errors import ConfigError, check_whole
 from gtm_pyro.localisation.explanations import Steps
 from gtm_pyro.localisation.moves import one_hot, typical_move
-from gtm_pyro.localisation.starts import small_frames, unrolled
+from gtm_pyro.localisation.same_frames import small_frames
+from gtm_pyro.localisation.starts import unrolled
 from gtm_pyro.transitions import Transition
 
 # moves are noisy where the transition says so: r of at least this share of a typical one
@@ -59,7 +60,7 @@ def similar_steps(frames: Tensor, path: Tensor, noise: Tensor, move: Tensor) -> 
     :param move: a typical one, ``(batch,)``.
     """
     batch, time, dim = path.shape
-    flat = _told_apart(small_frames(frames).to(path).reshape(batch, time, -1))
+    flat = _told_apart(small_frames(frames).to(path))
     apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
     lags = range(1, min(_GAP, time - 1) + 1)
     known = torch.cat([apart.diagonal(k, 1, 2) for k in lags], 1)

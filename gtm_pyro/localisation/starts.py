@@ -14,10 +14,9 @@ from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError, check_whole
 from gtm_pyro.localisation.moves import typical_move
+from gtm_pyro.localisation.same_frames import small_frames
 from gtm_pyro.transitions import Transition
 
-# frames are averaged to so many pixels a side: what is asked is whether they show the same place
-_SIDE = 8
 # two frames are alike to exp(-1) at this share of their usual difference in the episode
 _ALIKE = 0.02
 # of typical moves: places that are so far apart are others
@@ -45,11 +44,6 @@ class Resemblance(NamedTuple):
         return Resemblance(torch.where(within, other, 0), alike * within, changed)
 
 
-def small_frames(frames: Tensor) -> Tensor:
-    """Frames ``(batch, T, C, H, W)``, or their averages of few pixels a side, with batch and time in any shape."""
-    return frames if max(frames.shape[-2:]) <= _SIDE else F.adaptive_avg_pool2d(frames.flatten(0, 1), _SIDE)
-
-
 def resemblance(frames: Tensor) -> Resemblance:
     """Compare the frames ``(batch, T, C, H, W)`` of each episode; in any unit, and whatever else is in the batch.
 
@@ -57,7 +51,7 @@ def resemblance(frames: Tensor) -> Resemblance:
     makes none.
     """
     batch, time = frames.shape[:2]
-    flat = small_frames(frames).reshape(batch, time, -1)
+    flat = small_frames(frames)
     apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
     usual = apart.mean((1, 2)).clamp_min(torch.finfo(apart.dtype).tiny)
     apart = apart / (_ALIKE * usual)[:, None, None]

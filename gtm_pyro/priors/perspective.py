@@ -53,13 +53,15 @@ class PerspectivePrior(WarpedPrior):
         super().__init__(latent_dim, hidden, aggregation, sharpness, grid_size, channels, num_warped, mirrored)
         if not 0 < field_of_view < 180:
             raise ConfigError(f"field_of_view: expected between 0 and 180 degrees, got {field_of_view!r}")
-        first, depth = nn.Linear(latent_dim, 128), nn.Linear(128, grid_size**2)
+        self.tan_half_width = nn.Parameter(torch.tensor(math.tan(math.radians(field_of_view / 2))))
+
+    def _add_parts(self, latent_dim: int) -> None:
+        first, depth = nn.Linear(latent_dim, 128), nn.Linear(128, self.grid_size**2)
         self.inverse_depth = nn.Sequential(first, nn.LeakyReLU(0.2), depth)
         with torch.no_grad():
             # about two units of depth everywhere
             depth.weight.mul_(0.3)
             depth.bias.fill_(-0.4)
-        self.tan_half_width = nn.Parameter(torch.tensor(math.tan(math.radians(field_of_view / 2))))
 
     def _places(self, loc: Tensor, ahead: Tensor, left: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         depth = self.inverse_depth[-1](network(self.inverse_depth[:-1], loc))

@@ -53,6 +53,7 @@ class WarpedPrior(QueryPrior):
         self.grid_size, self.channels, self.num_warped, self.mirrored = grid_size, channels, num_warped, mirrored
         cells = grid_size**2
         self.canvas = nn.Linear(latent_dim, channels * cells)
+        self._add_parts(latent_dim)
         self.confidence = nn.Sequential(
             nn.Linear(latent_dim + self.pose_dim, 64), nn.LeakyReLU(0.2), nn.Linear(64, cells)
         )
@@ -65,6 +66,9 @@ class WarpedPrior(QueryPrior):
             correction.bias[latent_dim:] = -1.5
         centres = (torch.arange(grid_size) + 0.5) / grid_size * 2 - 1
         self.register_buffer("grid", torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1), persistent=False)
+
+    def _add_parts(self, latent_dim: int) -> None:
+        """Networks of a subclass, made in this order so that a seed goes on to mean the same weights."""
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, grid_size={self.grid_size}, num_warped={self.num_warped}"

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtm_pyro.errors import check_positive
 from gtm_pyro.networks.walls import WallNetwork
 from gtm_pyro.poses.planar import turned
 from gtm_pyro.transitions.rotation import RotatingTranslation
@@ -39,9 +38,8 @@ class RememberedWalls(RotatingTranslation):
     scores and draws paths with one, :meth:`reading` imagines with one, :meth:`told` does what is known to have been.
 
     :param frame_shape: ``(C, H, W)``.
-    :param side: places of a map along each axis, odd.
-    :param cell: distance of neighbouring places, in moves: that of the action that moves the farthest is one move, and
-        its direction is the map's first axis.
+    :param side: places of a map along each axis, odd. Neighbours are one move apart, that of the action that moves the
+        farthest, and its direction is the map's first axis.
     :param hidden: units of the network's hidden layer.
     """
 
@@ -54,12 +52,9 @@ class RememberedWalls(RotatingTranslation):
         scale: float = 1e-3,
         learn_scale: bool = False,
         side: int = 13,
-        cell: float = 1.0,
         hidden: int = 128,
     ) -> None:
         super().__init__(action_dim, scale, learn_scale)
-        check_positive(cell=cell)
-        self.cell = cell
         self.walls = WallNetwork(frame_shape, side, hidden)
         self._seen: SeenWalls | None = None
         self._told = False
@@ -146,7 +141,7 @@ class RememberedWalls(RotatingTranslation):
         # of the map's axes: the move ahead is the first
         direction = torch.atan2(ahead[1], ahead[0])
         away = turned(places - states[..., :2], -(states[..., 2] + direction))
-        index = (away / (self.cell * ahead.norm().clamp_min(1e-12))).round() + seen.maps.shape[-1] // 2
+        index = (away / ahead.norm().clamp_min(1e-12)).round() + seen.maps.shape[-1] // 2
         side = seen.maps.shape[-1]
         known = ((index >= 0) & (index < side)).all(-1)
         flat = (index.clamp(0, side - 1) * index.new_tensor([side, 1])).sum(-1).long()

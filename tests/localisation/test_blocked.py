@@ -32,6 +32,8 @@ def test_what_follows_tells_blocked_moves_from_look_alikes() -> None:
     assert int(wrong.sum()) < 0.4 * int(alike.sum())
     one = BlockedSearch(num_hypotheses=1)(transition(), frames, actions)
     assert int(((one != blocked) & asked).sum()) > 2 * int(wrong.sum())
+    easy = BlockedSearch(contradiction=1e-3)(transition(), frames, actions)  # no contradiction counts
+    assert int(((easy != blocked) & asked).sum()) > 2 * int(wrong.sum())
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])

@@ -1,5 +1,7 @@
 """GTM-SM whose transition reads its walls from the memory: what the guide finds, what is learnt, what is imagined."""
 
+from typing import Any
+
 import pytest
 import torch
 from maze_cases import SIDE, Picture, maze_walks, transition
@@ -9,7 +11,7 @@ from gtm_pyro.diagnostics.densities import draw_paths
 from gtm_pyro.diagnostics.simulation import simulate
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
-from gtm_pyro.guides import DeadReckoning, FoundWalls
+from gtm_pyro.guides import DeadReckoning, FoundStart, FoundWalls, LandmarkCorrected, ParticleGuide, Smoothing
 from gtm_pyro.inference import WallsOfPaths
 from gtm_pyro.memory import HeadingKeys
 from gtm_pyro.models import GTMSM
@@ -58,11 +60,23 @@ def test_the_guide_finds_what_was_blocked_and_dead_reckoning_does_not() -> None:
     assert float((blind - truth)[..., :2].norm(dim=-1).mean()) > 1.0  # two moves
 
 
+@pytest.mark.parametrize("guide", [FoundStart, LandmarkCorrected, ParticleGuide, Smoothing])
+def test_the_other_guides_are_told_what_was_blocked(guide: Any) -> None:
+    gtm = model()
+    episodes, blocked = walks(4, 60)
+    truth = true_paths(gtm, episodes, blocked)
+    found = guide(gtm).eval().path(episodes).sample().squeeze(-3).detach()
+    error = (found - truth)[..., :2].norm(dim=-1)
+    assert float(error.mean()) < 0.25  # half a move; without the walls, over two
+
+
 def test_walls_that_frames_show_are_learnt_from_paths_alone_and_stop_what_is_imagined() -> None:
     gtm = model()
     guide, teach = FoundWalls(gtm), WallsOfPaths()
     optimiser = torch.optim.Adam(gtm.transition.walls.parameters(), 3e-3)
     episodes, _ = walks(24, 60)
+    once, twice = (float(WallsOfPaths(weight)(gtm, guide, episodes).detach()) for weight in (1.0, 2.0))
+    assert twice == pytest.approx(2 * once)
     for _ in range(100):
         optimiser.zero_grad()
         teach(gtm, guide, episodes).backward()

@@ -122,7 +122,5 @@ def test_frames_learn_what_a_path_says_of_places() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ConfigError, match="side: expected an odd number"):
         WallNetwork((1, 2, 2), side=4)
-    with pytest.raises(ConfigError, match="cell"):
-        RememberedWalls(3, (1, 2, 2), cell=0.0)
     with pytest.raises(ConfigError, match=r"walls: expected frames \(..., \(1, 2, 2\)\), got \(4, 3, 2, 2\)"):
         make().walls(torch.rand(4, 3, 2, 2))
