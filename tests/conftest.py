@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def one_thread() -> Iterator[None]:
 def empty_store() -> None:
     """No test finds in Pyro's global store what an earlier one left."""
     pyro.clear_param_store()
+
+
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line looks for classes in the folder where it is called: no later test finds what lies there."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture(autouse=True)

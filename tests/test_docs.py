@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from page_cases import ROOT, blocks, commands, run
 
 from gtm_pyro.evaluation.measures import MEASURES
@@ -17,6 +18,7 @@ PAGES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("write_your
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     code = blocks(page, "python")
     assert len(code) >= 2
     names = {"__name__": "page"}
