@@ -19,7 +19,9 @@ class Reading:
 
     ``predicted``: steps ``tau+1..T`` read the first ``tau`` (Fraccaro et al. 2018, eq. 1).
     ``others``: every step reads all other steps of its episode (leave one out): ``T`` training signals an episode in
-    place of ``T - tau``. A training signal, not a bound.
+    place of ``T - tau``. A training signal, not a bound. Where frames change little from step to step, the nearest one
+    tells nearly all, and nothing is learnt of what is further away: ``apart`` leaves out the ``apart`` steps before and
+    after it too.
     ``earlier``: every step reads all earlier ones (a growing memory); the first has the prior N(0, I). A bound on
     ``log p(x_{1:T} | a_{1:T})``.
 
@@ -35,6 +37,7 @@ class Reading:
     scored: Scored = "predicted"
     num_neighbors: int | Literal["all"] | None = None
     num_scored: int | None = None
+    apart: int = 0
 
     def __post_init__(self) -> None:
         if self.scored not in get_args(Scored):
@@ -43,6 +46,8 @@ class Reading:
             number = getattr(self, name)
             if isinstance(number, int) and number < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {number}")
+        if self.apart < 0 or (self.apart and self.scored != "others"):
+            raise ConfigError(f"apart: expected 0, or a whole number over it with scored: others, got {self.apart}")
 
     def scored_steps(self, episodes: Episodes) -> slice:
         """The steps that the loss is about."""
@@ -59,6 +64,8 @@ class Reading:
                 f"num_observed: expected fewer than the {episodes.num_steps} steps of an episode, so that some are "
                 f"predicted, got {episodes.num_observed}; Reading('others') or Reading('earlier') scores memorised ones"
             )
+        if self.apart >= size - 1 and self.apart:
+            raise EpisodesError(f"apart: expected at most {size - 2}, as episodes have {size} steps, got {self.apart}")
         few = None if self.num_scored is None else min(self.num_scored, size)
         return pyro.plate("steps", size, subsample_size=few, dim=-1, device=str(episodes.device))
 
@@ -79,5 +86,6 @@ class Reading:
         if self.scored == "predicted":
             return None
         ones = torch.ones(episodes.num_steps, episodes.num_steps, dtype=torch.bool, device=episodes.device)
-        allowed = ones.tril(-1) if self.scored == "earlier" else ones.tril(-1) | ones.triu(1)
+        near = self.apart + 1
+        allowed = ones.tril(-1) if self.scored == "earlier" else ones.tril(-near) | ones.triu(near)
         return allowed[chosen]

@@ -72,6 +72,42 @@ def test_as_many_as_there_are_is_all_and_none_is_refused() -> None:
         Reading(num_scored=0)
 
 
+def test_steps_that_are_near_in_time_can_be_left_out() -> None:
+    model, guide, episodes = case()
+    reading = Reading("others", num_scored=5, apart=3)
+    steps = torch.arange(STEPS)
+    allowed = reading.allowed(episodes, steps)
+    assert allowed is not None and allowed.equal((steps[:, None] - steps).abs() > 3)
+    assert Reading("others", apart=0).allowed(episodes, steps).equal(steps[:, None] != steps)  # type: ignore[union-attr]
+
+    # what a step may not read does not matter to its prior
+    trace = poutine.trace(guide).get_trace(episodes, reading)
+    (now,) = trace.nodes["steps"]["value"][:1].tolist()
+    near = (steps - now).abs() <= 3
+    changed = episodes.frames.clone()
+    changed[:, near] = torch.rand(BATCH, int(near.sum()), 1, 4, 4)
+    s = trace.nodes["s"]["value"].squeeze(-3)
+    first = torch.tensor([now])
+    before, after = (
+        model.latents(s, Episodes(x, episodes.actions, TAU), reading, first) for x in (episodes.frames, changed)
+    )
+    z = torch.randn(BATCH, 1, 3)
+    torch.testing.assert_close(before.log_prob(z), after.log_prob(z), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("scored", "apart"), [("predicted", 1), ("others", -1), ("earlier", 2)])
+def test_apart_is_for_others_alone(scored: str, apart: int) -> None:
+    with pytest.raises(ConfigError, match=f"apart: expected 0, or a whole number over it .*others, got {apart}"):
+        Reading(scored, apart=apart)  # type: ignore[arg-type]
+
+
+def test_apart_leaves_something_to_read() -> None:
+    model, guide, episodes = case()
+    guide(episodes, Reading("others", apart=STEPS - 2))
+    with pytest.raises(EpisodesError, match=f"apart: expected at most {STEPS - 2}, .* {STEPS} steps, got {STEPS - 1}"):
+        guide(episodes, Reading("others", apart=STEPS - 1))
+
+
 def test_alone_is_a_variational_autoencoder() -> None:
     model, guide, episodes = case()
     reading = Reading("alone")

@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.networks.precision import network
-from gtm_pyro.priors.query import Aggregation
-from gtm_pyro.priors.warped import WarpedPrior, outside
+from gtm_pyro.priors.query import Aggregation, Guess
+from gtm_pyro.priors.warped import WarpedPrior, outside, without_effect
 
+# of the convolutions that correct the first guess
+_WIDTH = 32
 # nearer to an entry's plane than this, in units of the depth, a point has no place in its image
 _NEAREST_AHEAD = 0.3
 
@@ -23,7 +25,8 @@ class PerspectivePrior(WarpedPrior):
     The loc of :class:`QueryPrior` is a first guess. A network makes of it the inverse depth of each cell of a grid that
     covers the query's image; :func:`reprojected` says where the cells were in the images of the nearest entries. What
     the entries' latents hold is laid out on such grids too, read there by bilinear interpolation (Jaderberg et al.
-    2015), averaged with learnt confidences, and corrects the guess. Nothing but the ELBO tells it about depth.
+    2015), averaged with learnt confidences, and corrects the guess by convolutions, which see a place and what is
+    around it and so overfit less to the worlds of training. Nothing but the ELBO tells it about depth.
 
     :param latent_dim: length of z.
     :param hidden: width of the first guess's networks.
@@ -62,6 +65,27 @@ class PerspectivePrior(WarpedPrior):
             # about two units of depth everywhere
             depth.weight.mul_(0.3)
             depth.bias.fill_(-0.4)
+
+    def _add_correction(self, latent_dim: int) -> None:
+        self.correction = nn.Sequential(
+            nn.Conv2d(2 * self.channels + 2, _WIDTH, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(_WIDTH, self.channels, 3, padding=1),
+        )
+        self.correction_to_latent = without_effect(
+            nn.Linear(self.channels * self.grid_size**2 + latent_dim, 2 * latent_dim)
+        )
+
+    def _correct(self, seen: Tensor, sure: Tensor, guess: Guess) -> Tensor:
+        expected = self.canvas(guess.loc).unflatten(-1, seen.shape[-3:])
+        log_scale = guess.scale.log()
+        spread = log_scale.mean(-1)[..., None, None].expand(sure.shape)
+        told = torch.cat([seen, expected, sure.unsqueeze(-3), spread.unsqueeze(-3)], -3)
+        corrected = network(self.correction, told.flatten(0, -4)).unflatten(0, told.shape[:-3]).flatten(-3)
+        out: Tensor = self.correction_to_latent(torch.cat([corrected, log_scale], -1))
+        return out
 
     def _places(self, loc: Tensor, ahead: Tensor, left: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         depth = self.inverse_depth[-1](network(self.inverse_depth[:-1], loc))

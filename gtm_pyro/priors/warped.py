@@ -57,18 +57,29 @@ class WarpedPrior(QueryPrior):
         self.confidence = nn.Sequential(
             nn.Linear(latent_dim + self.pose_dim, 64), nn.LeakyReLU(0.2), nn.Linear(64, cells)
         )
-        first, correction = nn.Linear((channels + 1) * cells + 2 * latent_dim, 512), nn.Linear(512, 2 * latent_dim)
-        self.correction = nn.Sequential(first, nn.LeakyReLU(0.2), correction)
-        with torch.no_grad():
-            # no correction at first
-            correction.weight.zero_()
-            correction.bias.zero_()
-            correction.bias[latent_dim:] = -1.5
+        self._add_correction(latent_dim)
         centres = (torch.arange(grid_size) + 0.5) / grid_size * 2 - 1
         self.register_buffer("grid", torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1), persistent=False)
 
     def _add_parts(self, latent_dim: int) -> None:
         """Networks of a subclass, made in this order so that a seed goes on to mean the same weights."""
+
+    def _add_correction(self, latent_dim: int) -> None:
+        first, last = (
+            nn.Linear((self.channels + 1) * self.grid_size**2 + 2 * latent_dim, 512),
+            nn.Linear(512, 2 * latent_dim),
+        )
+        self.correction = nn.Sequential(first, nn.LeakyReLU(0.2), without_effect(last))
+
+    def _correct(self, seen: Tensor, sure: Tensor, guess: Guess) -> Tensor:
+        """What to add to the guess's loc, and a raw scale: ``(..., 2 latent_dim)``.
+
+        :param seen: what the entries hold where the grid's cells were, ``(..., channels, g, g)``.
+        :param sure: from -1 to 1, how surely they were seen, ``(..., g, g)``.
+        """
+        told = torch.cat([seen.flatten(-3), sure.flatten(-2), guess.loc, guess.scale.log()], -1)
+        out: Tensor = self.correction[-1](network(self.correction[:-1], told))
+        return out
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, grid_size={self.grid_size}, num_warped={self.num_warped}"
@@ -97,12 +108,20 @@ class WarpedPrior(QueryPrior):
         found = F.grid_sample(
             canvas, place.clamp(-2, 2).reshape(-1, size, size, 2), padding_mode="border", align_corners=False
         ).view(*z.shape[:-1], self.channels, size, size)
-        seen = (logits.softmax(-3).unsqueeze(-3) * found).sum(-4).flatten(-3)
+        seen = (logits.softmax(-3).unsqueeze(-3) * found).sum(-4)
         # far outside all images it would be a large number, which upsets training
-        sure = (logits.logsumexp(-3) / 5).tanh().flatten(-2)
-        told = torch.cat([seen, sure, guess.loc, guess.scale.log()], -1)
-        shift, raw = self.correction[-1](network(self.correction[:-1], told)).chunk(2, -1)
+        sure = (logits.logsumexp(-3) / 5).tanh()
+        shift, raw = self._correct(seen, sure, guess).chunk(2, -1)
         return guess._replace(loc=guess.loc + guess.apart * shift, scale=F.softplus(raw) + _MIN_SCALE)
+
+
+def without_effect(last: nn.Linear) -> nn.Linear:
+    """A correction's last layer, so that it adds nothing at first, with a scale of 0.2."""
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.zero_()
+        last.bias[last.out_features // 2 :] = -1.5
+    return last
 
 
 def outside(place: Tensor, sharpness: float) -> Tensor:
