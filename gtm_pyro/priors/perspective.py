@@ -14,7 +14,7 @@ from gtm_pyro.priors.query import Aggregation, Guess
 from gtm_pyro.priors.warped import WarpedPrior, outside, without_effect
 
 # of the convolutions that correct the first guess
-_WIDTH = 32
+_WIDTH = 48
 # nearer to an entry's plane than this, in units of the depth, a point has no place in its image
 _NEAREST_AHEAD = 0.3
 
