@@ -2,6 +2,7 @@
 
 from gtm_pyro.guides.auto import AutoGuide
 from gtm_pyro.guides.dead_reckoning import DeadReckoning
+from gtm_pyro.guides.filtering import Filtering
 from gtm_pyro.guides.found_start import FoundStart
 from gtm_pyro.guides.found_walls import FoundWalls
 from gtm_pyro.guides.landmark import LandmarkCorrected
@@ -12,4 +13,13 @@ from gtm_pyro.guides.smoothing import Smoothing
 if __name__ != "gtm_pyro.guides":
     raise ImportError(f"expected the package to be imported as gtm_pyro.guides, got {__name__}")
 
-__all__ = ["AutoGuide", "DeadReckoning", "FoundStart", "FoundWalls", "LandmarkCorrected", "ParticleGuide", "Smoothing"]
+__all__ = [
+    "AutoGuide",
+    "DeadReckoning",
+    "Filtering",
+    "FoundStart",
+    "FoundWalls",
+    "LandmarkCorrected",
+    "ParticleGuide",
+    "Smoothing",
+]

@@ -42,6 +42,7 @@ class Evaluation:
     :param affine: states to positions.
     :param similarity: states to positions; None also where their dimensions differ.
     :param heading: whether the last number of a state is a heading.
+    :param kl_steps: KL of posterior and prior at each step, memorised ones too, in nats: ``(batch, T)``.
     """
 
     metrics: dict[str, float]
@@ -57,6 +58,7 @@ class Evaluation:
     affine: Alignment | None
     similarity: Alignment | None
     heading: bool = False
+    kl_steps: Tensor | None = None
 
     @property
     def aligned_states(self) -> Tensor | None:
@@ -161,6 +163,7 @@ def evaluate(
         affine=found.affine,
         similarity=found.similarity,
         heading=heading and ran.states is not None,
+        kl_steps=ran.kl_steps,
     )
 
 
@@ -173,6 +176,7 @@ class _Run(NamedTuple):
     sampled: Tensor | None
     entries: Tensor | None
     reconstructed: Tensor | None
+    kl_steps: Tensor | None
     regret: Tensor
     by_chance: Tensor
     unlike: Tensor
@@ -198,6 +202,7 @@ def _run(model: Any, guide: Any, episodes: Episodes) -> _Run:
         None if sampled is None else squared_error(sampled.frames, frames),
         None if expected is None else expected.entries,
         reconstructed,
+        guide.kl_steps(episodes) if Capability.KL_STEPS in able else None,
         *regrets(model, states, episodes),
     )
 

@@ -15,6 +15,7 @@ reconstructs the model                               ``encoder.statistics(frames
 regret       the model, with a path                  ``remember``, ``recall`` and ``encoder.statistics(frames)["loc"]``,
                                                      or ``regret(episodes, path, reading)``
 filters      the guide                               ``filter(episodes)``, ``memory`` and ``anywhere``
+KL of steps  the guide                               ``kl_steps(episodes)``, ``(batch, T)``
 ============ ======================================= ==============================================================
 """
 
@@ -67,6 +68,13 @@ class InfersPath(Protocol):
         """q(s_{1:T}), batch shape ``(batch, 1)``, event shape ``(T, state_dim)``."""
 
 
+class HasStepKL(Protocol):
+    """A guide that tells the KL divergence of its posterior from the prior step by step."""
+
+    def kl_steps(self, episodes: Episodes) -> Tensor:
+        """Along a draw, in nats, ``(batch, T)``."""
+
+
 class Remembers(Protocol):
     """A model with a memory that a path addresses."""
 
@@ -99,6 +107,7 @@ class Capability(StrEnum):
     RECONSTRUCTS = "reconstructs"
     REGRET = "regret"
     FILTERS = "filters"
+    KL_STEPS = "KL of each step"
 
 
 # what has it, and which members it takes; looked up with hasattr, for torch keeps a module's parts where the static
@@ -112,6 +121,7 @@ MEMBERS = {
     Capability.RECONSTRUCTS: ("model", ("encoder.statistics", "decoder.frames")),
     Capability.REGRET: ("model", ("remember", "recall", "encoder.statistics")),
     Capability.FILTERS: ("guide", ("filter", "memory", "anywhere")),
+    Capability.KL_STEPS: ("guide", ("kl_steps",)),
 }
 
 

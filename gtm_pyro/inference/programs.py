@@ -9,7 +9,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.randomness import callers_random_state, set_seed
+from gtm_pyro.paths.autoregressive import AutoregressivePath
 from gtm_pyro.paths.transition import TransitionPath
 from gtm_pyro.reading import Reading
 from gtm_pyro.storage.limits import check_seed
@@ -36,6 +38,20 @@ class GuidedModel(Protocol):
 
     def encode(self, frames: Tensor, s: Tensor) -> TorchDistribution:
         """q(z_t | x_t, s_t), batch shape ``(batch, Q)``, of frames ``(batch, Q, C, H, W)`` at states ``s``."""
+
+
+class FilteredModel(Protocol):
+    """What the guide of a temporal model asks of it."""
+
+    @property
+    def reading(self) -> Reading:
+        """Which steps are scored when a call does not say."""
+
+    def prior(self, episodes: Episodes, reading: Reading) -> AutoregressivePath:
+        """p(z_t | z_{1:t-1}) of the scored steps, batch shape ``(batch, 1)``."""
+
+    def posterior(self, episodes: Episodes, reading: Reading) -> AutoregressivePath:
+        """q(z_t | z_{1:t-1}, x_t) of the scored steps, batch shape ``(batch, 1)``."""
 
 
 @contextmanager

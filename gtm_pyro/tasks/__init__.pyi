@@ -6,4 +6,5 @@ from .labyrinth import LabyrinthRooms as LabyrinthRooms
 from .labyrinth import LabyrinthRotation as LabyrinthRotation
 from .labyrinth import LabyrinthWalk as LabyrinthWalk
 from .labyrinth.data_command import fill_folder as fill_folder
+from .recall.source import PerfectRecall as PerfectRecall
 from .saved import SavedEpisodes as SavedEpisodes
