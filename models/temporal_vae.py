@@ -37,15 +37,22 @@ class TemporalVAE(PyroModule):
     Actions are the context c_t, which is given; the first led to nothing and is not used. Past frames reach Psi through
     the latents that they were encoded as.
 
+    The posterior is Bayes' rule for a frame that tells of z_t with Gaussian errors (Sønderby et al. 2016)::
+
+        q(z_t | Psi_{t-1}, x_t)  proportional to  p(z_t | Psi_{t-1}) N(z_t; mu(x_t), sigma(x_t)²)       eq. (8)
+
+    Where the memory tells all that the frame would, the two are one and their KL divergence is 0. A network of Psi and
+    x_t in its place stayed at 0.3 of the divergence of new frames, for it draws anew what it remembers.
+
     With the reading ``earlier`` all steps are scored: the bound of eq. (5). With ``predicted`` the first tau steps fill
     the memory, each with the mean of its posterior, as a GTM-SM's memory holds encodings, and the rest is scored given
     that. The other readings want a memory whose entries can be left out, and are refused.
 
     :param controller: makes Psi; it has the memory.
-    :param encoder: what a frame alone tells of z_t, a part of q(z_t | Psi_{t-1}, x_t).
+    :param encoder: mu(x_t) and sigma(x_t), its ``statistics``.
     :param decoder: p(x_t | z_t).
     :param reading: which steps are scored when a call does not say; None: ``earlier``.
-    :param map_dim: units of the hidden layers of f_z and f_q.
+    :param map_dim: units of the hidden layer of f_z.
     :raises ConfigError: a part lacks a method, or parts of different sizes.
     """
 
@@ -58,12 +65,11 @@ class TemporalVAE(PyroModule):
         map_dim: int,
     ) -> None:
         super().__init__()
-        size, context = controller.latent_dim, controller.context_dim
+        size = controller.latent_dim
         self.controller = controller
         self.encoder: Encoder = FrameEncoder(size) if encoder is None else encoder
         self.decoder: Decoder = FrameDecoder(size) if decoder is None else decoder
-        self.prior_map = GaussianMap(context, size, map_dim)
-        self.posterior_map = GaussianMap(2 * size + context, size, map_dim)
+        self.prior_map = GaussianMap(controller.context_dim, size, map_dim, controller.read_dim // size)
         self.reading = reading or Reading("earlier")
         check_methods(self, _NEEDED)
         check_same(self, "latent_dim", "controller", "encoder", "decoder")
@@ -116,7 +122,7 @@ class TemporalVAE(PyroModule):
     def _filter(self, frames: Tensor, actions: Tensor, start: Start | None = None) -> AutoregressivePath:
         """q of all steps of frames ``(batch, T, C, H, W)``, which are encoded in one call."""
         found = self.encoder.statistics(frames)
-        e = torch.cat([found["loc"], found["scale"].log()], -1).unsqueeze(1)
+        e = torch.cat([found["loc"], found["scale"]], -1).unsqueeze(1)
         return self._path(self._f_q, actions, e, start)
 
     def _path(
@@ -131,8 +137,9 @@ class TemporalVAE(PyroModule):
         return loc, log_scale.clamp(*_LOG_SCALES).exp()
 
     def _f_q(self, context: Tensor, e: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of eq. (8): what the frame alone tells, corrected by what the memory tells."""
+        """Mean and standard deviation of eq. (8): the normalised product of f_z and of what the frame alone tells."""
         assert e is not None
-        seen_loc, seen_log_scale = e.chunk(2, -1)
-        loc, log_scale = self.posterior_map(torch.cat([e, context], -1))
-        return seen_loc + loc, (seen_log_scale + log_scale).clamp(*_LOG_SCALES).exp()
+        seen_loc, seen_scale = e.chunk(2, -1)
+        prior_loc, prior_scale = self._f_z(context, None)
+        seen, known = seen_scale.square().reciprocal(), prior_scale.square().reciprocal()
+        return (seen * seen_loc + known * prior_loc) / (seen + known), (seen + known).rsqrt()

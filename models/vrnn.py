@@ -22,7 +22,7 @@ class VRNN(TemporalVAE):
         self,
         action_dim: int,
         latent_dim: int = 32,
-        hidden_dim: int = 165,
+        hidden_dim: int = 166,
         encoder: FrameEncoder | Encoder | None = None,
         decoder: FrameDecoder | Decoder | None = None,
         reading: Reading | None = None,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gtm_pyro.errors import check_whole
+from gtm_pyro.errors import ConfigError, check_whole
 from gtm_pyro.memory.controlled import ControlledMemory
 
 
@@ -41,11 +41,17 @@ class Controller(nn.Module):
     :param action_dim: length of c_t, which is given.
     :param hidden_dim: length of h.
     :param memory: of the same latent_dim and hidden_dim; None: there is none.
+    :raises ConfigError: a size that is no whole number of at least 1, or a memory of other sizes.
     """
 
     def __init__(self, latent_dim: int, action_dim: int, hidden_dim: int, memory: ControlledMemory | None) -> None:
         super().__init__()
         check_whole(1, latent_dim=latent_dim, action_dim=action_dim, hidden_dim=hidden_dim)
+        if memory is not None and (memory.latent_dim, memory.hidden_dim) != (latent_dim, hidden_dim):
+            raise ConfigError(
+                f"memory: expected latent_dim {latent_dim} and hidden_dim {hidden_dim}, got {memory.latent_dim} and "
+                f"{memory.hidden_dim}"
+            )
         self.latent_dim, self.action_dim, self.hidden_dim = latent_dim, action_dim, hidden_dim
         self.memory = memory
         self.read_dim = 0 if memory is None else memory.num_heads * latent_dim

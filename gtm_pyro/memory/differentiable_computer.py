@@ -43,7 +43,7 @@ class DifferentiableNeuralComputer(ControlledMemory):
         :class:`~gtm_pyro.memory.controlled.ControlledMemory`.
     """
 
-    def __init__(self, latent_dim: int = 32, hidden_dim: int = 79, num_slots: int = 20, num_heads: int = 5) -> None:
+    def __init__(self, latent_dim: int = 32, hidden_dim: int = 84, num_slots: int = 20, num_heads: int = 5) -> None:
         super().__init__(latent_dim, hidden_dim, num_slots, num_heads)
         self.read_heads = nn.Linear(hidden_dim, num_heads * (self.latent_dim + 4))
         # key, e, a; beta, g_a, g_w; the free gates

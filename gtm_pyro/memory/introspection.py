@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from gtm_pyro.memory.addressing import softplus_weights
 from gtm_pyro.memory.controlled import ControlledMemory
 
+# of gates at the start, before the sigmoid: what is not let through cannot be learnt from
+OPEN = 2.0
+
 
 class Queue(NamedTuple):
     """The latents of the last L steps, the newest first; zeros where nothing was written yet.
@@ -38,6 +41,7 @@ class Introspection(ControlledMemory):
         super().__init__(latent_dim, hidden_dim, num_slots, num_heads)
         self.attention = position_network(hidden_dim, num_heads * num_slots)
         self.gates = nn.Linear(hidden_dim, num_heads * latent_dim)
+        nn.init.constant_(self.gates.bias, OPEN)
 
     def initial(self, batch_shape: Sequence[int], like: Tensor) -> Queue:
         return Queue(like.new_zeros(*batch_shape, self.num_slots, self.latent_dim))

@@ -44,7 +44,7 @@ class LeastRecentlyUsed(ControlledMemory):
     def __init__(
         self,
         latent_dim: int = 32,
-        hidden_dim: int = 76,
+        hidden_dim: int = 82,
         num_slots: int = 100,
         num_heads: int = 5,
         decay: float = 0.95,

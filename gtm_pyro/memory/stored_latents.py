@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gtm_pyro.memory.addressing import content_weights, softplus_weights, strength
 from gtm_pyro.memory.controlled import ControlledMemory
-from gtm_pyro.memory.introspection import position_network, pushed
+from gtm_pyro.memory.introspection import OPEN, position_network, pushed
 
 
 class KeyedQueue(NamedTuple):
@@ -53,6 +53,7 @@ class StoredLatents(ControlledMemory):
         self.key_dim = key_dim
         self.attention = position_network(hidden_dim, num_heads * num_slots)
         self.gates = nn.Linear(hidden_dim, num_heads * latent_dim)
+        nn.init.constant_(self.gates.bias, OPEN)
         self.key = nn.Linear(latent_dim + hidden_dim, key_dim)
         self.query = nn.Linear(hidden_dim, num_heads * (key_dim + 2))
 

@@ -38,7 +38,7 @@ class NeuralTuringMachine(ControlledMemory):
         :class:`~gtm_pyro.memory.controlled.ControlledMemory`.
     """
 
-    def __init__(self, latent_dim: int = 32, hidden_dim: int = 79, num_slots: int = 20, num_heads: int = 5) -> None:
+    def __init__(self, latent_dim: int = 32, hidden_dim: int = 84, num_slots: int = 20, num_heads: int = 5) -> None:
         super().__init__(latent_dim, hidden_dim, num_slots, num_heads)
         # key, beta, g, three shifts, gamma
         self._head = [self.latent_dim, 1, 1, 3, 1]
