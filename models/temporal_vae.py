@@ -106,6 +106,12 @@ class TemporalVAE(PyroModule):
         z = prior.sample() if sample else prior.expected().z
         return Imagined(self.decoder.frames(z.squeeze(-3)))
 
+    @torch.no_grad()
+    def reconstruct(self, episodes: Episodes) -> Tensor:
+        """The predicted frames, each decoded from the mean of its posterior: ``(batch, num_predicted, C, H, W)``."""
+        z = self.posterior(episodes, Reading("predicted")).expected().z
+        return self.decoder.frames(z.squeeze(-3))
+
     def _start(self, episodes: Episodes, reading: Reading) -> Start | None:
         if reading.scored not in ("earlier", "predicted") or isinstance(reading.num_neighbors, int):
             raise ConfigError(
@@ -128,7 +134,9 @@ class TemporalVAE(PyroModule):
     def _path(
         self, conditional: Conditional, actions: Tensor, e: Tensor | None = None, start: Start | None = None
     ) -> AutoregressivePath:
-        size = self.controller.latent_dim
+        size, expected = self.controller.latent_dim, self.controller.action_dim
+        if actions.shape[-1] != expected:
+            raise ConfigError(f"actions: expected (batch, time, {expected}), got {tuple(actions.shape)}")
         return AutoregressivePath(self.controller, conditional, size, actions.unsqueeze(1), e, start)
 
     def _f_z(self, context: Tensor, e: Tensor | None) -> tuple[Tensor, Tensor]:

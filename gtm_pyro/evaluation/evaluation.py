@@ -190,7 +190,9 @@ def _run(model: Any, guide: Any, episodes: Episodes) -> _Run:
     frames, able = episodes.predicted_frames, capabilities(model, guide)
     path, expected, sampled = predictions(model, guide, episodes.observed, episodes.predicted_actions)
     reconstructed = None
-    if Capability.RECONSTRUCTS in able:
+    if hasattr(model, "reconstruct"):
+        reconstructed = model.reconstruct(episodes)
+    elif Capability.RECONSTRUCTS in able:
         reconstructed = model.decoder.frames(model.encoder.statistics(frames)["loc"])
     states = None
     if path is not None and expected is not None and expected.states is not None:

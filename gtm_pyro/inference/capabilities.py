@@ -11,7 +11,8 @@ path         the guide                               ``path(episodes)``: q(s_{1:
 memory       the model                               ``remember(s, frames)`` and ``imagine(start, memory, actions)``
 imagines     the model                               ``predict(guide, observed, actions)``, or a path and a memory
 retrieves    the model                               what it imagines says of which memorised step: ``entries``
-reconstructs the model                               ``encoder.statistics(frames)["loc"]`` and ``decoder.frames(z)``
+reconstructs the model                               ``encoder.statistics(frames)["loc"]`` and ``decoder.frames(z)``,
+                                                     or ``reconstruct(episodes)``
 regret       the model, with a path                  ``remember``, ``recall`` and ``encoder.statistics(frames)["loc"]``,
                                                      or ``regret(episodes, path, reading)``
 filters      the guide                               ``filter(episodes)``, ``memory`` and ``anywhere``
@@ -86,7 +87,8 @@ class Remembers(Protocol):
 
 
 class Reconstructs(Protocol):
-    """A model whose parts show a frame as it sees it."""
+    """A model whose parts show a frame as it sees it; or it has ``reconstruct(episodes)``, which shows the predicted
+    frames ``(batch, num_predicted, C, H, W)``."""
 
     @property
     def encoder(self) -> Any:
@@ -156,7 +158,8 @@ def _missing(capability: Capability, model: Any, guide: Any) -> tuple[Any, list[
     """Who should have it, and the members that it has not."""
     what, members = MEMBERS[capability]
     program = model if what == "model" else guide
-    if capability is Capability.REGRET and hasattr(model, "regret"):  # one of its own
+    own = {Capability.REGRET: "regret", Capability.RECONSTRUCTS: "reconstruct"}.get(capability)
+    if own is not None and hasattr(model, own):  # one of its own
         return program, []
     return program, [name for name in members if not _has(program, name)]
 
