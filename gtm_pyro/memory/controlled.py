@@ -7,6 +7,7 @@ module holds how, the parameters of keys, weights and gates; what is remembered 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gtm_pyro.errors import ConfigError, check_whole
@@ -80,3 +81,13 @@ class ControlledMemory(nn.Module):
         for name, (tensor, size) in given.items():
             if not tensor.dim() or tensor.shape[-1] != size:
                 raise ConfigError(f"{name}: expected (..., {size}), got {tuple(tensor.shape)}")
+
+
+def begin_as_latent(layer: nn.Linear, row: int, latent_dim: int) -> None:
+    """Let numbers that a layer makes of [z, h], from ``row`` on, be z at the start of a training.
+
+    What is read then tells of frames from the first step on, and how to read can be learnt from it.
+    """
+    with torch.no_grad():
+        layer.weight[row : row + latent_dim] = torch.eye(latent_dim, layer.in_features)
+        layer.bias[row : row + latent_dim] = 0

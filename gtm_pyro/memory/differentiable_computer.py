@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gtm_pyro.memory.addressing import allocation, content_weights, linked, strength
-from gtm_pyro.memory.controlled import ControlledMemory
+from gtm_pyro.memory.controlled import ControlledMemory, begin_as_latent
 
 
 class LinkedSlots(NamedTuple):
@@ -45,10 +45,11 @@ class DifferentiableNeuralComputer(ControlledMemory):
 
     def __init__(self, latent_dim: int = 32, hidden_dim: int = 84, num_slots: int = 20, num_heads: int = 5) -> None:
         super().__init__(latent_dim, hidden_dim, num_slots, num_heads)
-        self.read_heads = nn.Linear(hidden_dim, num_heads * (self.latent_dim + 4))
+        self.read_heads = nn.Linear(hidden_dim, num_heads * (latent_dim + 4))
         # key, e, a; beta, g_a, g_w; the free gates
-        self._interface = [self.latent_dim] * 3 + [1] * 3 + [num_heads]
+        self._interface = [latent_dim] * 3 + [1] * 3 + [num_heads]
         self.write_head = nn.Linear(latent_dim + hidden_dim, sum(self._interface))
+        begin_as_latent(self.write_head, 2 * latent_dim, latent_dim)
 
     def initial(self, batch_shape: Sequence[int], like: Tensor) -> LinkedSlots:
         shapes = (

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.memory.addressing import content_weights, least_used, strength
-from gtm_pyro.memory.controlled import ControlledMemory
+from gtm_pyro.memory.controlled import ControlledMemory, begin_as_latent
 
 
 class UsedSlots(NamedTuple):
@@ -55,8 +55,10 @@ class LeastRecentlyUsed(ControlledMemory):
         if not 0 <= decay <= 1:
             raise ConfigError(f"decay: expected from 0 to 1, got {decay}")
         self.decay = decay
-        self.keys = nn.Linear(hidden_dim, num_heads * (self.latent_dim + 1))
-        self.written = nn.Linear(latent_dim + hidden_dim, num_heads * (self.latent_dim + 1))
+        self.keys = nn.Linear(hidden_dim, num_heads * (latent_dim + 1))
+        self.written = nn.Linear(latent_dim + hidden_dim, num_heads * (latent_dim + 1))
+        for head in range(num_heads):
+            begin_as_latent(self.written, head * (latent_dim + 1), latent_dim)
 
     def initial(self, batch_shape: Sequence[int], like: Tensor) -> UsedSlots:
         return UsedSlots(

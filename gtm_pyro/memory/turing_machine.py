@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtm_pyro.memory.addressing import content_weights, sharpened, shifted, strength
-from gtm_pyro.memory.controlled import ControlledMemory
+from gtm_pyro.memory.controlled import ControlledMemory, begin_as_latent
 
 
 class Tape(NamedTuple):
@@ -41,10 +41,11 @@ class NeuralTuringMachine(ControlledMemory):
     def __init__(self, latent_dim: int = 32, hidden_dim: int = 84, num_slots: int = 20, num_heads: int = 5) -> None:
         super().__init__(latent_dim, hidden_dim, num_slots, num_heads)
         # key, beta, g, three shifts, gamma
-        self._head = [self.latent_dim, 1, 1, 3, 1]
+        self._head = [latent_dim, 1, 1, 3, 1]
         self.read_heads = nn.Linear(hidden_dim, num_heads * sum(self._head))
         self.write_head = nn.Linear(latent_dim + hidden_dim, sum(self._head))
-        self.erase_and_add = nn.Linear(latent_dim + hidden_dim, 2 * self.latent_dim)
+        self.erase_and_add = nn.Linear(latent_dim + hidden_dim, 2 * latent_dim)
+        begin_as_latent(self.erase_and_add, latent_dim, latent_dim)
 
     def initial(self, batch_shape: Sequence[int], like: Tensor) -> Tape:
         first = F.one_hot(torch.zeros((), dtype=torch.long, device=like.device), self.num_slots).to(like)

@@ -331,6 +331,18 @@ def test_the_machine_moves_on_along_its_tape() -> None:
     torch.testing.assert_close(read, z[:1], atol=1e-4, rtol=0)
 
 
+def test_what_is_written_begins_as_the_latent() -> None:
+    seen = draw(5, LATENT + HIDDEN)
+    machine, computer, used = small(NeuralTuringMachine), small(DifferentiableNeuralComputer), small(LeastRecentlyUsed)
+    written = [
+        machine.erase_and_add(seen)[:, LATENT:],
+        computer.write_head(seen)[:, 2 * LATENT : 3 * LATENT],
+        *used.written(seen).unflatten(-1, (HEADS, -1))[..., :LATENT].unbind(1),
+    ]
+    for found in written:
+        torch.testing.assert_close(found, seen[:, :LATENT])
+
+
 def test_as_many_slots_as_heads_that_write() -> None:
     with pytest.raises(ConfigError, match="num_slots: expected at least the 5 heads that write, got 4"):
         LeastRecentlyUsed(num_slots=4)
