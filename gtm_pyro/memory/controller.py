@@ -72,8 +72,9 @@ class Controller(nn.Module):
         :param like: a tensor of the dtype and on the device that the state is to have.
         """
         sizes = self.hidden_dim, self.hidden_dim, self.latent_dim, self.read_dim
-        zeros = (like.new_zeros(*batch_shape, size) for size in sizes)
-        return ControllerState(*zeros, None if self.memory is None else self.memory.initial(batch_shape, like))
+        h, cell, z, read = (like.new_zeros(*batch_shape, size) for size in sizes)
+        memory = None if self.memory is None else self.memory.initial(batch_shape, like)
+        return ControllerState(h, cell, z, read, memory)
 
     def read(self, state: ControllerState, c: Tensor) -> tuple[Tensor, ControllerState]:
         """Psi_{t-1}, ``(*batch, context_dim)``, and the state with h_t.

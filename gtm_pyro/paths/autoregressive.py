@@ -151,7 +151,7 @@ class AutoregressivePath(TorchDistribution):
             return loc + scale * noise[t]
 
         z, contexts, _ = self.roll(shape[:-2], draw)
-        kept = [self.c, self.start, *self._parameters()]
+        kept: list[object] = [self.c, self.start, *self._parameters()]
         z._gtm_met = _Met(contexts, self._origin(z), kept)  # type: ignore[attr-defined]
         self._drawn = z
         return z
@@ -207,7 +207,7 @@ def kl_steps(q: AutoregressivePath, p: AutoregressivePath, z: Tensor) -> Tensor:
     return 0.5 * (ratio + ((loc - prior_loc) / prior_scale).square() - 1 - ratio.log()).sum(-1)
 
 
-@register_kl(AutoregressivePath, AutoregressivePath)
+@register_kl(AutoregressivePath, AutoregressivePath)  # type: ignore[untyped-decorator, unused-ignore]
 def _kl_along_the_draw(q: AutoregressivePath, p: AutoregressivePath) -> Tensor:
     """Its expectation over draws of q is the divergence; q that has drawn nothing knows no sequence."""
     if q._drawn is None:
