@@ -84,10 +84,9 @@ class ControlledMemory(nn.Module):
 
 
 def begin_as_latent(layer: nn.Linear, row: int, latent_dim: int) -> None:
-    """Let numbers that a layer makes of [z, h], from ``row`` on, be z at the start of a training.
+    """Let numbers that a layer makes of [z, h], from ``row`` on, be z and a little of h at the start of a training.
 
-    What is read then tells of frames from the first step on, and how to read can be learnt from it.
+    What is read then tells of frames from the first step on, and how to read can be learnt from it; h tells when.
     """
     with torch.no_grad():
-        layer.weight[row : row + latent_dim] = torch.eye(latent_dim, layer.in_features)
-        layer.bias[row : row + latent_dim] = 0
+        layer.weight[row : row + latent_dim, :latent_dim] = torch.eye(latent_dim)

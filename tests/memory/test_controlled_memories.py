@@ -332,15 +332,16 @@ def test_the_machine_moves_on_along_its_tape() -> None:
 
 
 def test_what_is_written_begins_as_the_latent() -> None:
-    seen = draw(5, LATENT + HIDDEN)
+    """One more in a latent is one more in what is written."""
+    z, more = torch.zeros(LATENT, LATENT + HIDDEN).double(), torch.eye(LATENT, LATENT + HIDDEN).double()
     machine, computer, used = small(NeuralTuringMachine), small(DifferentiableNeuralComputer), small(LeastRecentlyUsed)
-    written = [
-        machine.erase_and_add(seen)[:, LATENT:],
-        computer.write_head(seen)[:, 2 * LATENT : 3 * LATENT],
-        *used.written(seen).unflatten(-1, (HEADS, -1))[..., :LATENT].unbind(1),
-    ]
-    for found in written:
-        torch.testing.assert_close(found, seen[:, :LATENT])
+
+    def written(seen: Tensor) -> list[Tensor]:
+        heads = used.written(seen).unflatten(-1, (HEADS, -1))[..., :LATENT].unbind(1)
+        return [machine.erase_and_add(seen)[:, LATENT:], computer.write_head(seen)[:, 2 * LATENT : 3 * LATENT], *heads]
+
+    for before, after in zip(written(z), written(more), strict=True):
+        torch.testing.assert_close(after - before, torch.eye(LATENT).double())
 
 
 def test_as_many_slots_as_heads_that_write() -> None:
