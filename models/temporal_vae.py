@@ -41,8 +41,8 @@ class TemporalVAE(PyroModule):
 
         q(z_t | Psi_{t-1}, x_t)  proportional to  p(z_t | Psi_{t-1}) N(z_t; mu(x_t), sigma(x_t)²)       eq. (8)
 
-    Where the memory tells all that the frame would, the two are one and their KL divergence is 0. A network of Psi and
-    x_t in its place stayed at 0.3 of the divergence of new frames in 600 steps, for it draws anew what it remembers.
+    Where the memory tells all that the frame would, the two are one and their KL divergence is 0. The paper has a
+    network of Psi and x_t in its place.
 
     With the reading ``earlier`` all steps are scored: the bound of eq. (5). With ``predicted`` the first tau steps fill
     the memory, each with the mean of its posterior, as a GTM-SM's memory holds encodings, and the rest is scored given

@@ -10,8 +10,7 @@ class GaussianMap(nn.Module):
     """Two numbers for each latent, of an input: a linear map of it, and of one hidden layer made of it.
 
     It begins as a standard normal; where the input begins with latents, those that a memory read for instance, as one
-    about their mean. A latent that was read then counts from the first step on, and reading can be learnt: with weights
-    about 0 it was not, in 1,000 steps.
+    about their mean: a latent that was read then counts from the first step on, and what to read has a gradient.
 
     :param input_dim: length of the input.
     :param latent_dim: length of z.

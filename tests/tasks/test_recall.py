@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("sklearn")
 
 from gtm_pyro.cli import main
+from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError, MissingDependencyError
 from gtm_pyro.evaluation.evaluation import evaluate
 from gtm_pyro.guides import Filtering
@@ -83,6 +84,15 @@ def test_what_is_measured() -> None:
     evaluation = replace(evaluation, predicted_frames=shown, kl_steps=steps)
     metrics, _ = RecallTask().measure(data, evaluation, seed=0)
     assert metrics == {"recall_accuracy": 0.75, "kl_recall_ratio": 0.1, "kl_last_step": 3.0}
+    # the digit that is shown in the wrong place is the right one, too, if it was drawn twice
+    twice = episodes.frames.clone()
+    twice[1, 4] = twice[1, 1]
+    evaluation = replace(
+        evaluation,
+        episodes=Episodes(twice, episodes.actions, 6, continuous_actions=True),
+        predicted_frames=twice[:, [0, 4]],
+    )
+    assert RecallTask().measure(data, evaluation, seed=0).metrics["recall_accuracy"] == 0.5 + 0.25
 
 
 SMALL = (
