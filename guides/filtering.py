@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.own_loops import program
+from gtm_pyro.inference.parts import check_model
 from gtm_pyro.inference.programs import FilteredModel
 from gtm_pyro.paths.autoregressive import kl_steps
 from gtm_pyro.reading import Reading
@@ -23,6 +24,7 @@ class Filtering(PyroModule):
 
     def __init__(self, model: FilteredModel) -> None:
         super().__init__()
+        check_model(self, model, "prior", "posterior")
         self._model = (model,)  # a tuple keeps the model's parameters out of the guide's
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.inference.own_loops import program
+from gtm_pyro.inference.parts import check_model
 from gtm_pyro.inference.programs import GuidedModel
 from gtm_pyro.localisation.blocked import BlockedSearch
 from gtm_pyro.localisation.explanations import Hypotheses, Steps
@@ -42,6 +43,7 @@ class SpatialGuide(PyroModule):
 
     def __init__(self, model: GuidedModel) -> None:
         super().__init__()
+        check_model(self, model, "path", "encode")
         self._model = (model,)  # a tuple keeps the model's parameters out of the guide's
         self._found: dict[str, tuple[Episodes, object, Any]] = {}
 

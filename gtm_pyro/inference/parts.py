@@ -19,6 +19,19 @@ def check_methods(model: Any, needed: Mapping[str, tuple[str, ...]]) -> None:
                 raise ConfigError(f"{part}: expected methods {' and '.join(methods)}, {kind} has no {method}")
 
 
+def check_model(guide: Any, model: Any, *methods: str) -> None:
+    """Whether a guide's model has the methods that the guide calls.
+
+    :raises ConfigError: names the guide, the model and the first method that it lacks.
+    """
+    for method in methods:
+        if not callable(getattr(model, method, None)):
+            raise ConfigError(
+                f"guide: {type(guide).__name__} is for models with {' and '.join(methods)}, {type(model).__name__} has "
+                f"no {method}"
+            )
+
+
 def check_same(model: Any, size: str, first: str, *others: str) -> None:
     """Whether ``others`` have the size, "latent_dim" for instance, that the part ``first`` has.
 

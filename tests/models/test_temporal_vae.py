@@ -12,7 +12,7 @@ from pyro.optim import Adam
 from gtm_pyro.episodes import Episodes
 from gtm_pyro.errors import ConfigError
 from gtm_pyro.evaluation.evaluation import evaluate
-from gtm_pyro.guides import Filtering
+from gtm_pyro.guides import DeadReckoning, Filtering
 from gtm_pyro.inference.capabilities import Capability, capabilities, predict
 from gtm_pyro.memory import (
     DifferentiableNeuralComputer,
@@ -22,10 +22,11 @@ from gtm_pyro.memory import (
     StoredLatents,
 )
 from gtm_pyro.memory.controller import Controller
-from gtm_pyro.models import GTMM, VRNN
+from gtm_pyro.models import GTMM, GTMSM, VRNN
 from gtm_pyro.networks.frames import FrameDecoder, FrameEncoder
 from gtm_pyro.reading import Reading
 from gtm_pyro.testing import PairConformance
+from gtm_pyro.transitions import Translation
 
 MEMORIES = [Introspection, StoredLatents, NeuralTuringMachine, LeastRecentlyUsed, DifferentiableNeuralComputer]
 SHAPE = (1, 4, 4)
@@ -254,3 +255,10 @@ def test_a_loop_of_ones_own_trains_it() -> None:
     episodes = Episodes(greys, torch.zeros(64, 6, dtype=torch.long), 3, num_actions=1)
     losses = [svi.step(episodes) for _ in range(40)]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_a_guide_of_another_family_is_refused() -> None:
+    with pytest.raises(ConfigError, match="guide: DeadReckoning is for models with path and encode, VRNN has no path"):
+        DeadReckoning(vrnn())
+    with pytest.raises(ConfigError, match="guide: Filtering is for models with prior and posterior, GTMSM has no post"):
+        Filtering(GTMSM(Translation(2), **parts(3)))  # type: ignore[arg-type]
