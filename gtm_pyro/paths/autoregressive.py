@@ -210,7 +210,9 @@ def kl_steps(q: AutoregressivePath, p: AutoregressivePath, z: Tensor) -> Tensor:
 @register_kl(AutoregressivePath, AutoregressivePath)  # type: ignore[untyped-decorator, unused-ignore]
 def _kl_along_the_draw(q: AutoregressivePath, p: AutoregressivePath) -> Tensor:
     """Its expectation over draws of q is the divergence; q that has drawn nothing knows no sequence."""
-    if q._drawn is None:
+    if (
+        q._drawn is None
+    ):  # torch's and Pyro's sign for a divergence without a closed form: Pyro then takes the draws' own
         raise NotImplementedError("kl_divergence: expected a path that was drawn from, to go along its draw")
     return kl_steps(q, p, q._drawn).sum(-1)
 

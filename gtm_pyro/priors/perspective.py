@@ -26,7 +26,7 @@ class PerspectivePrior(WarpedPrior):
     covers the query's image; :func:`reprojected` says where the cells were in the images of the nearest entries. What
     the entries' latents hold is laid out on such grids too, read there by bilinear interpolation (Jaderberg et al.
     2015), averaged with learnt confidences, and corrects the guess by convolutions, which see a place and what is
-    around it and so overfit less to the worlds of training. Nothing but the ELBO tells it about depth.
+    around it. Nothing but the ELBO tells it about depth.
 
     :param latent_dim: length of z.
     :param hidden: width of the first guess's networks.
